@@ -1,0 +1,47 @@
+# make demo   set up, then play the bundled Pong (a window, or demo.gif where there is no display)
+# make test   set up, then lint, types, tests
+# make world  record, train and pack the bundled world again (hours)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint types tests bench world clean
+
+demo: $(VENV)/.demo
+	$(BIN)/neuralsim demo
+
+test: lint types tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+tests: $(VENV)/.dev
+	$(BIN)/pytest
+
+bench: $(VENV)/.dev
+	$(BIN)/pytest tests/benchmarks --benchmark-columns=min,median,max -s
+
+world: $(VENV)/.dev
+	$(BIN)/python neuralsim/worlds/pong/recipe.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -c constraints.txt torch numpy
+	$(PIP) install -q -c constraints.txt -e ".[play,video]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -c constraints.txt torch numpy
+	$(PIP) install -q -c constraints.txt -e ".[all,dev]"
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,73 @@
+"""The real environments that worlds are learned from: made, labelled and preprocessed in one place."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium as gym
+
+from neuralsim.envs.preprocessing import Preprocess
+
+
+def make_real(
+    env_id: str,
+    env_kwargs: dict[str, Any] | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    render_mode: str | None = None,
+) -> gym.Env:
+    """Makes a real environment as a dataset recorded it.
+
+    Args:
+        env_id: Any id that Gymnasium knows; ``module:id`` imports the module first.
+        env_kwargs: Arguments for ``gymnasium.make``.
+        preprocessing: Settings of :class:`~neuralsim.envs.preprocessing.Preprocess`; its defaults if None.
+        render_mode: As in ``gymnasium.make``.
+
+    Returns:
+        An environment whose observations are preprocessed frames, and whose ``info["labels"]`` holds ground truth
+        where it is known (ALE's Pong).
+
+    Raises:
+        ValueError: For an unknown id, wrong arguments or an environment without pixels.
+        ModuleNotFoundError: If the id needs an extra that is not installed.
+    """
+    settings = dict(preprocessing or {})
+    kwargs = dict(env_kwargs or {})
+    if settings.get("source") == "render":
+        render_mode = "rgb_array"
+    if env_id.startswith("ALE/"):
+        from neuralsim.envs.atari import register_atari
+
+        register_atari()
+    try:
+        env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **kwargs)
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        near = difflib.get_close_matches(env_id, list(gym.registry), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"unknown environment {env_id!r}{hint} ({error})") from None
+    except TypeError as error:
+        raise ValueError(f"{env_id} does not take the arguments {kwargs}: {error}") from error
+    if env_id.startswith("ALE/"):
+        from neuralsim.envs.atari import PongLabels, is_pong
+
+        # Labels are in pixels of the whole screen: a cropped picture would need a shift that nobody has checked.
+        if is_pong(env) and settings.get("crop") is None:
+            env = PongLabels(env, tuple(settings.get("size", (64, 64))))
+    return Preprocess(env, **settings)
+
+
+def real_fps(env: gym.Env) -> float:
+    """Observations per second of play.
+
+    Raises:
+        ValueError: If the environment does not say.
+    """
+    if hasattr(env.unwrapped, "ale"):
+        from neuralsim.envs.atari import frame_rate
+
+        return frame_rate(env)
+    fps = env.metadata.get("render_fps")
+    if not fps:
+        raise ValueError(f"{env} does not say how fast it runs (metadata['render_fps']); give the rate with --fps")
+    return float(fps)

@@ -1,0 +1,114 @@
+"""The command line: ``neuralsim record | data | train | world | evaluate | play | demo``.
+
+Every command is a config dataclass and a function in the module that does the work; this file only finds them.
+Modules are imported when their command is called, so that ``neuralsim --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives: ``module.function(module.config)``."""
+
+    module: str
+    config: str
+    function: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "record": Command("neuralsim.envs.recording", "RecordConfig", "record", "record a real environment being played"),
+    "data show": Command("neuralsim.data.show", "ShowConfig", "show", "counts, histograms and a contact sheet"),
+    "data import": Command("neuralsim.data.interchange", "ImportConfig", "import_data",
+                           "read Minari, or a folder of videos with a table of actions"),
+    "data export": Command("neuralsim.data.interchange", "ExportConfig", "export_data",
+                           "write Minari, or a folder of videos with a table of actions"),
+    "train tokenizer": Command("neuralsim.training.tokenizer", "TokenizerRun", "train_tokenizer",
+                               "frames to latents: the first model to train"),
+    "train dynamics": Command("neuralsim.training.dynamics", "DynamicsRun", "train_dynamics",
+                              "what comes next, what it pays and when it ends: the second"),
+    "world pack": Command("neuralsim.training.pack", "PackConfig", "pack", "put trained parts together as a world folder"),
+    "evaluate": Command("neuralsim.evaluation.run", "EvaluateConfig", "evaluate",
+                        "measure a world on held-out recordings and write its card"),
+    "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with the keyboard"),
+    "demo": Command("neuralsim.envs.demo", "DemoConfig", "demo", "play the bundled Pong, or film a scripted player"),
+}
+
+
+def usage() -> str:
+    """The text of ``neuralsim --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: neuralsim COMMAND [options]      (neuralsim COMMAND --help explains the options)",
+                      "", "Learned simulators as ordinary Gymnasium environments.", "", *lines, "",
+                      "A first look:   neuralsim demo",
+                      "Your own world: neuralsim record, train tokenizer, train dynamics, world pack, play"])
+
+
+def parse(module: Any, command: Command, name: str, arguments: list[str]) -> Any:
+    """Reads a command's options into its config; ``--preset NAME`` chooses the defaults where there are presets."""
+    import tyro
+
+    config_type = getattr(module, command.config)
+    presets = getattr(config_type, "presets", None)
+    default = None
+    if presets is not None:
+        available = presets()
+        for i, word in enumerate(arguments):
+            key, _, value = word.partition("=")
+            if key == "--preset":
+                value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+                if value not in available:
+                    raise ValueError(f"unknown preset {value!r}; there are {', '.join(sorted(available))}")
+                default = available[value]
+                arguments = arguments[:i] + arguments[i + (1 if "=" in word else 2):]
+                break
+    description = inspect.cleandoc(config_type.__doc__ or command.summary).split("Attributes:")[0].strip()
+    if presets is not None:
+        description += f"\n\nPresets: --preset {{{','.join(sorted(available))}}} chooses the defaults below."
+    kwargs = {} if default is None else {"default": default}
+    return tyro.cli(config_type, prog=f"neuralsim {name}", description=description, args=arguments, **kwargs)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status (0 done, 2 a mistake in the call, 130 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from neuralsim import __version__
+
+        print(f"neuralsim {__version__}")
+        return 0
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+    if name is None:
+        print(usage(), file=sys.stderr)
+        print(f"\nerror: unknown command {' '.join(words[:2])!r}", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+        config = parse(module, command, name, words[len(name.split()):])
+        getattr(module, command.function)(config)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("NEURALSIM_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(NEURALSIM_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,526 @@
+"""Episodes on disk: one zarr zip file each, lossless, read by the chunk.
+
+    DIR/dataset.json                  what was recorded: DatasetInfo
+    DIR/episodes/00000012.zarr.zip    one episode
+
+An episode of T actions holds T+1 frames and T rewards; action t leads from frame t to frame t+1. Frames lie in
+chunks of 32, so that a training clip is read without reading its episode. A file gets its final name when it is
+complete, so that a process killed at any moment leaves no half episode behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import uuid
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from gymnasium import spaces
+from zarr.codecs import BloscCodec
+from zarr.storage import ZipStore
+
+from neuralsim.actions import space_from_json
+
+FORMAT = 1
+"""Version of the store's layout; readers refuse a newer one."""
+
+CHUNK = 32
+"""Frames in one compressed chunk: a training clip touches one to three of them."""
+
+_OPEN_FILES = 32  # episode files kept open by one store
+_TIME_ARRAYS = {"rewards": np.float32, "terminated": np.bool_, "truncated": np.bool_}
+_SUFFIX = ".zarr.zip"
+
+
+@dataclass
+class Episode:
+    """One episode, or the part of it that was recorded.
+
+    Attributes:
+        frames: ``(T+1, H, W, 3)`` uint8.
+        actions: ``(T, ...)``; for Dict and Tuple action spaces a dict or tuple of such arrays.
+        rewards: ``(T,)`` float32.
+        terminated: ``(T,)`` bool; the environment's own end, only ever True at the last step.
+        truncated: ``(T,)`` bool; cut short from outside (time limit), only ever True at the last step.
+        labels: Ground truth by name, each ``(T+1, ...)``: what a probe should find in the frames.
+        policy: Who played.
+        seed: Seed of the environment's reset and of the policy.
+    """
+
+    frames: np.ndarray
+    actions: Any
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    policy: str = ""
+    seed: int = 0
+
+    def __len__(self) -> int:
+        """Number of actions T."""
+        return len(self.rewards)
+
+
+@dataclass
+class DatasetInfo:
+    """What a dataset holds; everything is JSON.
+
+    Attributes:
+        env_id: Gymnasium id of the recorded environment, e.g. ``"ALE/Pong-v5"``.
+        action_space: As :func:`neuralsim.actions.space_to_json` describes it.
+        frame_shape: ``(H, W, 3)`` of the stored frames.
+        fps: Stored frames per second of play.
+        env_kwargs: Arguments of ``gymnasium.make``.
+        preprocessing: From screen to stored frame: ``neuralsim.envs.preprocessing.Preprocess(env, **preprocessing)``.
+        keys_to_action: Pairs of pressed keys and the action they mean, or None.
+        action_meanings: Names of a Discrete space's actions, or None.
+        command: The command that recorded it.
+        source: More about how it was made (policies, seeds, versions).
+        format: Version of the layout.
+    """
+
+    env_id: str
+    action_space: dict[str, Any]
+    frame_shape: tuple[int, int, int]
+    fps: float
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    keys_to_action: list[Any] | None = None
+    action_meanings: list[str] | None = None
+    command: str = ""
+    source: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.frame_shape)
+        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+            raise ValueError(f"frame_shape {shape} is not (height, width, 3)")
+        self.frame_shape = shape
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps {self.fps} must be a positive number of frames per second")
+
+
+class EpisodeStore:
+    """A folder of episodes. Several processes may read and add at once.
+
+    Args:
+        path: The folder.
+        info: What it holds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: DatasetInfo) -> None:
+        self.path = Path(path)
+        self.info = info
+        self.space = space_from_json(info.action_space)
+        self._metas: dict[int, dict[str, Any]] = {}
+        self._open: OrderedDict[int, zarr.Group] = OrderedDict()
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], info: DatasetInfo) -> EpisodeStore:
+        """Makes an empty store.
+
+        Raises:
+            FileExistsError: If the folder already holds a dataset.
+        """
+        folder = Path(path)
+        if (folder / "dataset.json").exists():
+            raise FileExistsError(f"{folder} already holds a dataset; open it, or choose another folder")
+        space_from_json(info.action_space)
+        (folder / "episodes").mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "dataset.json", json.dumps(asdict(info), indent=2) + "\n")
+        return cls(folder, info)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> EpisodeStore:
+        """Opens an existing store.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If ``dataset.json`` is damaged or was written by a newer version.
+        """
+        file = Path(path) / "dataset.json"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{path} holds no dataset (there is no dataset.json in it); "
+                "make one with `neuralsim record` or `neuralsim data import`"
+            )
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            version = content["format"]
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged ({error!r}); restore it from a copy of the dataset") from None
+        if version != FORMAT:
+            raise ValueError(f"{file} has format {version!r} and this version reads {FORMAT}; upgrade neuralsim-gym")
+        names = {f.name for f in fields(DatasetInfo)}
+        unknown = sorted(set(content) - names)
+        if unknown:
+            raise ValueError(f"{file} has unknown entries {unknown}; known are {sorted(names)}")
+        try:
+            info = DatasetInfo(**content)
+        except TypeError as error:
+            raise ValueError(f"{file} is incomplete: {error}") from None
+        return cls(path, info)
+
+    def __repr__(self) -> str:
+        return f"EpisodeStore({str(self.path)!r}, env_id={self.info.env_id!r}, episodes={len(self)})"
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids)
+
+    def __contains__(self, episode_id: object) -> bool:
+        return isinstance(episode_id, int) and self._file(episode_id).is_file()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "info": self.info}  # open files stay with this process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def ids(self) -> list[int]:
+        """Sorted ids of the complete episodes."""
+        names = (entry.name for entry in os.scandir(self.path / "episodes"))
+        return sorted(int(n[: -len(_SUFFIX)]) for n in names if n.endswith(_SUFFIX) and n[: -len(_SUFFIX)].isdigit())
+
+    @property
+    def total_steps(self) -> int:
+        """Actions in all episodes."""
+        return sum(self.length(i) for i in self.ids)
+
+    # Reading
+
+    def meta(self, episode_id: int) -> dict[str, Any]:
+        """``length``, ``policy``, ``seed``, ``return``, ``terminated``, ``truncated``, ``labels``, ``content_hash``.
+
+        Raises:
+            KeyError: If there is no such episode.
+            ValueError: If its file is damaged.
+        """
+        if episode_id not in self._metas:
+            with self._explained(episode_id), zipfile.ZipFile(self._file(episode_id)) as archive:
+                self._metas[episode_id] = json.loads(archive.read("zarr.json"))["attributes"]
+        return self._metas[episode_id]
+
+    def length(self, episode_id: int) -> int:
+        """Number of actions T of an episode."""
+        return int(self.meta(episode_id)["length"])
+
+    def frames(self, episode_id: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames ``start`` to ``stop`` (exclusive; all by default), ``(n, H, W, 3)`` uint8.
+
+        Raises:
+            IndexError: If the range leaves the episode's T+1 frames.
+        """
+        count = self.length(episode_id) + 1
+        stop = count if stop is None else stop
+        if not 0 <= start <= stop <= count:
+            raise IndexError(f"frames {start} to {stop} of episode {episode_id}, which has frames 0 to {count}")
+        return self._array(episode_id, "frames", slice(start, stop))
+
+    def actions(self, episode_id: int) -> Any:
+        """Actions ``(T, ...)``, or a dict or tuple of such arrays."""
+        return _nested(self.space, lambda name: self._array(episode_id, f"actions{name}"))
+
+    def rewards(self, episode_id: int) -> np.ndarray:
+        """Rewards ``(T,)`` float32."""
+        return self._array(episode_id, "rewards")
+
+    def terminated(self, episode_id: int) -> np.ndarray:
+        """``(T,)`` bool: the environment ended with this action."""
+        return self._array(episode_id, "terminated")
+
+    def truncated(self, episode_id: int) -> np.ndarray:
+        """``(T,)`` bool: cut short after this action."""
+        return self._array(episode_id, "truncated")
+
+    def labels(self, episode_id: int) -> dict[str, np.ndarray]:
+        """Ground truth by name, each ``(T+1, ...)``; empty if the environment offered none."""
+        return {name: self._array(episode_id, f"labels/{name}") for name in self.meta(episode_id)["labels"]}
+
+    def read(self, episode_id: int) -> Episode:
+        """A whole episode."""
+        meta = self.meta(episode_id)
+        return Episode(
+            frames=self.frames(episode_id),
+            actions=self.actions(episode_id),
+            rewards=self.rewards(episode_id),
+            terminated=self.terminated(episode_id),
+            truncated=self.truncated(episode_id),
+            labels=self.labels(episode_id),
+            policy=meta["policy"],
+            seed=meta["seed"],
+        )
+
+    def verify(self, episode_id: int) -> None:
+        """Reads an episode whole and compares it with its content hash.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        found, expected = content_hash(self.read(episode_id)), self.meta(episode_id)["content_hash"]
+        if found != expected:
+            raise ValueError(
+                f"{self._file(episode_id)} is damaged: its content hash is {found}, it was written as {expected}; "
+                "delete the file and record again"
+            )
+
+    # Writing
+
+    def add(self, episode: Episode, episode_id: int | None = None) -> int:
+        """Writes an episode; it appears whole or not at all.
+
+        Args:
+            episode: The episode.
+            episode_id: Its id, where the caller deals them out; by default the next free one.
+
+        Returns:
+            Its id.
+
+        Raises:
+            ValueError: If it does not fit the dataset.
+            FileExistsError: If ``episode_id`` is taken.
+            OSError: If it cannot be written (disk full); the store is as it was before.
+        """
+        check_episode(episode, self.info, self.space)
+        folder = self.path / "episodes"
+        temporary = folder / f".{uuid.uuid4().hex}.part"
+        try:
+            self._write(temporary, episode)
+            return self._publish(temporary, episode_id)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(
+                    error.errno,
+                    f"no room to write an episode of {len(episode)} steps ({os.strerror(error.errno)}); the episodes "
+                    "already there are intact: free some space and run the same command again",
+                    str(folder),
+                ) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove_partial_files(self) -> None:
+        """Deletes what killed writers left. Only for a caller who knows that nobody else is writing."""
+        for file in (self.path / "episodes").glob(".*.part"):
+            file.unlink(missing_ok=True)
+
+    def _write(self, file: Path, episode: Episode) -> None:
+        attributes = {
+            "format": FORMAT,
+            "length": len(episode),
+            "policy": episode.policy,
+            "seed": int(episode.seed),
+            "return": float(np.sum(episode.rewards, dtype=np.float64)),
+            "terminated": bool(episode.terminated[-1]),
+            "truncated": bool(episode.truncated[-1]),
+            "labels": sorted(episode.labels),
+            "content_hash": content_hash(episode),
+        }
+        arrays = {f"actions{name}": array for name, array in _flat(self.space, episode.actions)}
+        arrays |= {name: getattr(episode, name) for name in _TIME_ARRAYS}
+        arrays |= {f"labels/{name}": array for name, array in episode.labels.items()}
+        store = ZipStore(file, mode="w")
+        try:
+            root = zarr.create_group(store, attributes=attributes)
+            for name, array in [("frames", episode.frames), *arrays.items()]:
+                array = np.ascontiguousarray(array)
+                root.create_array(
+                    name,
+                    data=array,
+                    chunks=(CHUNK if name == "frames" else len(array), *array.shape[1:]),
+                    # The chunks are compressed already; frames are bytes, which shuffling does not help.
+                    compressors=BloscCodec(
+                        cname="zstd", clevel=5, shuffle="noshuffle" if array.itemsize == 1 else "shuffle"
+                    ),
+                )
+        finally:
+            store.close()
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+    def _publish(self, temporary: Path, episode_id: int | None) -> int:
+        wanted = episode_id
+        candidate = wanted if wanted is not None else (self.ids or [-1])[-1] + 1
+        while True:
+            try:
+                os.link(temporary, self._file(candidate))  # unlike a rename, it never replaces
+                return candidate
+            except FileExistsError:
+                if wanted is not None:
+                    raise FileExistsError(f"{self.path} already holds an episode {wanted}") from None
+                candidate += 1
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                if self._file(candidate).exists() and wanted is not None:
+                    raise FileExistsError(f"{self.path} already holds an episode {wanted}") from None
+                os.replace(temporary, self._file(candidate))  # a file system without hard links
+                return candidate
+
+    # Files
+
+    def _file(self, episode_id: int) -> Path:
+        return self.path / "episodes" / f"{episode_id:08d}{_SUFFIX}"
+
+    def _array(self, episode_id: int, name: str, part: slice = slice(None)) -> np.ndarray:
+        with self._explained(episode_id):
+            return np.asarray(self._group(episode_id)[name][part])  # type: ignore[index]
+
+    def _group(self, episode_id: int) -> zarr.Group:
+        if episode_id not in self._open:
+            self._open[episode_id] = zarr.open_group(ZipStore(self._file(episode_id), mode="r"), mode="r")
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].store.close()
+        self._open.move_to_end(episode_id)
+        return self._open[episode_id]
+
+    @contextlib.contextmanager
+    def _explained(self, episode_id: int) -> Iterator[None]:
+        file = self._file(episode_id)
+        if not file.is_file():
+            raise KeyError(f"there is no episode {episode_id} in {self.path}; ids are {_range(self.ids)}")
+        try:
+            yield
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, EOFError) as error:
+            raise ValueError(
+                f"{file} is damaged or truncated ({type(error).__name__}: {error}); "
+                "delete it and record again, or copy it again from its source"
+            ) from error
+
+
+def check_episode(episode: Episode, info: DatasetInfo, space: spaces.Space) -> None:
+    """Raises ValueError, naming the value, if an episode does not fit a dataset."""
+    frames, steps = episode.frames, len(episode.rewards)
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        raise ValueError(f"frames are {getattr(frames, 'dtype', type(frames).__name__)}; they must be uint8, 0 to 255")
+    if frames.shape[1:] != tuple(info.frame_shape):
+        raise ValueError(
+            f"frames of shape {frames.shape} in a dataset of frames {tuple(info.frame_shape)}; "
+            "apply the dataset's preprocessing (neuralsim.envs.preprocessing) first"
+        )
+    if steps < 1:
+        raise ValueError("an episode needs at least one action")
+    if len(frames) != steps + 1:
+        raise ValueError(
+            f"{len(frames)} frames and {steps} rewards: there must be one frame more than rewards, "
+            "the first being the frame of the reset"
+        )
+    for name, dtype in _TIME_ARRAYS.items():
+        values = getattr(episode, name)
+        if values.shape != (steps,) or values.dtype != dtype:
+            raise ValueError(f"{name} are {values.dtype} {values.shape}; they must be {np.dtype(dtype)} ({steps},)")
+    if not np.isfinite(episode.rewards).all():
+        raise ValueError(f"reward {episode.rewards[~np.isfinite(episode.rewards)][0]} is not a finite number")
+    if (episode.terminated | episode.truncated)[:-1].any():
+        raise ValueError("terminated or truncated is True before the last step; split the recording there")
+    for name, values in episode.labels.items():
+        if "/" in name or len(values) != steps + 1:
+            raise ValueError(f"label {name!r} has {len(values)} values; it needs one per frame ({steps + 1})")
+    for name, values in _flat(space, episode.actions):
+        part = _part(space, name)
+        if values.shape != (steps, *(part.shape or ())):
+            raise ValueError(f"actions{name} of shape {values.shape}; {part} and {steps} steps ask for "
+                             f"{(steps, *(part.shape or ()))}")  # fmt: skip
+        low, high = _bounds(part)
+        bad = ~((values >= low) & (values <= high))
+        if bad.any():
+            raise ValueError(f"action{name} {values[bad].ravel()[0]} lies outside the action space {part}")
+
+
+def content_hash(episode: Episode) -> str:
+    """SHA-256 of frames, actions, rewards and ends: equal for equal play, whoever recorded it."""
+    digest = hashlib.sha256()
+    leaves = [episode.frames, *_leaves(episode.actions), episode.rewards, episode.terminated, episode.truncated]
+    for array in leaves:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replaces a text file in one move."""
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stack_actions(space: spaces.Space, actions: list[Any]) -> Any:
+    """Single actions of a space as one array ``(T, ...)``, or a dict or tuple of such arrays."""
+    if isinstance(space, spaces.Dict):
+        return {key: stack_actions(part, [a[key] for a in actions]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stack_actions(part, [a[i] for a in actions]) for i, part in enumerate(space.spaces))
+    return np.asarray(actions, dtype=space.dtype).reshape(len(actions), *(space.shape or ()))
+
+
+def _nested(space: spaces.Space, read: Any, name: str = "") -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _nested(part, read, f"{name}/{key}") for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_nested(part, read, f"{name}/{i}") for i, part in enumerate(space.spaces))
+    return read(name)
+
+
+def _flat(space: spaces.Space, actions: Any) -> list[tuple[str, np.ndarray]]:
+    """(name below "actions", array) of every leaf of a batch of actions."""
+    found: list[tuple[str, np.ndarray]] = []
+
+    def leaf(name: str) -> None:
+        part = actions
+        for key in name.split("/")[1:]:
+            try:
+                part = part[int(key) if isinstance(part, tuple) else key]
+            except (KeyError, IndexError, TypeError):
+                raise ValueError(f"the actions have no part {name!r}, which {space} asks for") from None
+        found.append((name, np.asarray(part)))
+
+    _nested(space, leaf)
+    return found
+
+
+def _part(space: spaces.Space, name: str) -> spaces.Space:
+    for key in name.split("/")[1:]:
+        space = space.spaces[int(key) if isinstance(space, spaces.Tuple) else key]  # type: ignore[attr-defined]
+    return space
+
+
+def _bounds(space: spaces.Space) -> tuple[Any, Any]:
+    if isinstance(space, spaces.Discrete):
+        return space.start, space.start + space.n - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.Box):
+        return space.low, space.high
+    return 0, 1
+
+
+def _leaves(actions: Any) -> list[np.ndarray]:
+    if isinstance(actions, dict):
+        return [leaf for key in sorted(actions) for leaf in _leaves(actions[key])]
+    if isinstance(actions, tuple):
+        return [leaf for part in actions for leaf in _leaves(part)]
+    return [np.asarray(actions)]
+
+
+def _range(ids: list[int]) -> str:
+    return f"{ids[0]} to {ids[-1]} ({len(ids)} episodes)" if ids else "none: the dataset is empty"

@@ -1,0 +1,92 @@
+"""Latents on disk: every frame is encoded once, not once per epoch.
+
+One safetensors file per episode, in a folder named after the tokenizer's weights, so that latents of another
+tokenizer are never mistaken for these. Files are written whole or not at all; encoding can be interrupted and
+resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from neuralsim.actions import ActionCodec, space_from_json
+from neuralsim.data.episodes import EpisodeStore
+from neuralsim.tokenizers.base import Tokenizer
+from neuralsim.training.checkpoints import read_tensors, write_tensors
+
+
+@dataclass
+class LatentEpisode:
+    """One episode as the dynamics sees it: T+1 latents, T actions.
+
+    Attributes:
+        id: The episode's id in its store.
+        latents: ``(T+1, h, w, c)``, bfloat16 (its error is far below the tokenizer's).
+        actions: ``(T, A)`` encoded, float32.
+        rewards: ``(T,)`` float32.
+        terminated: ``(T,)`` float32.
+    """
+
+    id: int
+    latents: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """A short name for a tokenizer's exact weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.inference_mode()
+def encode_frames(tokenizer: Tokenizer, frames: np.ndarray, batch: int = 128) -> Tensor:
+    """Frames ``(N, H, W, 3)`` uint8 to normalised latents ``(N, h, w, c)`` bfloat16 on the CPU."""
+    parts = torch.from_numpy(frames).split(batch)
+    return torch.cat([tokenizer.encode(part).to(torch.bfloat16).cpu() for part in parts])
+
+
+def load_latents(store: EpisodeStore, ids: list[int], tokenizer: Tokenizer, folder: Path | None = None) -> list[LatentEpisode]:
+    """Latent episodes, encoded now where the folder does not hold them yet.
+
+    Args:
+        store: Recorded episodes.
+        ids: Which of them.
+        tokenizer: Encodes; must fit the frames.
+        folder: Where latents are kept; by default ``latents/`` in the store's folder.
+    """
+    codec = ActionCodec(space_from_json(store.info.action_space))
+    home = (folder or store.path / "latents") / fingerprint(tokenizer)
+    home.mkdir(parents=True, exist_ok=True)
+    episodes = []
+    missing = sum(not _path(home, i).exists() for i in ids)
+    for i in track(ids, description=f"encoding {missing} episodes", disable=missing == 0):
+        path = _path(home, i)
+        if not path.exists():
+            write_tensors(path, {"latents": encode_frames(tokenizer, store.frames(i, 0, store.length(i) + 1))})
+        episodes.append(LatentEpisode(
+            i,
+            read_tensors(path)[0]["latents"],
+            torch.from_numpy(codec.encode(store.actions(i))),
+            torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
+            torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
+        ))
+    return episodes
+
+
+def _path(home: Path, episode: int) -> Path:
+    return home / f"{episode:08d}.safetensors"

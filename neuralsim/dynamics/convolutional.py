@@ -1,0 +1,313 @@
+"""Convolutional dynamics: a U-Net that reads the past once, and a light denoiser that samples the next latent.
+
+The default at CPU scale. Notable here:
+- history is stacked in channels, recent frames densely and a few long skips, because things that come back (a
+  serve) are announced long before;
+- the heavy part, the U-Net over history and actions, does not see the noise: it runs once per frame, whatever the
+  number of sampling steps K; only the denoiser runs K times;
+- the prediction is a residual to the last latent, so an untrained model copies;
+- training unrolls: every frame of a clip is predicted from a context of the model's own frames, and each of these
+  predictions is both a training example and the context of the next. That is what keeps long dreams alive.
+
+Legend: B lanes, T frames, S frames with a loss, h w c latent grid, A encoded action, C channels, E embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from neuralsim.dynamics.base import ClipBatch, Dynamics, State
+from neuralsim.dynamics.shortcut import Schedule, mix, sample, shortcut_loss
+from neuralsim.running_rms import RunningRMS
+
+
+@dataclass
+class ConvolutionalDynamicsConfig:
+    """Size of the network and shape of its training."""
+
+    height: int = 16
+    """Latent rows; a multiple of 4."""
+    width: int = 16
+    """Latent columns; a multiple of 4."""
+    latent_channels: int = 4
+    """Latent channels."""
+    action_size: int = 6
+    """Length of an encoded action."""
+    history: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32)
+    """Which past frames are seen: 1 is the last one. Must start with 1 and rise."""
+    past_actions: int = 4
+    """How many actions are seen, the one taken now included."""
+    channels: int = 48
+    """Width at full latent resolution, a multiple of 8; twice as many below."""
+    embedding: int = 96
+    """Width of the embedding of actions, and of noise level and step size."""
+    denoiser_blocks: int = 2
+    """Residual blocks in the part that runs once per sampling step."""
+    max_steps: int = 64
+    """K_max: sampling takes 1, 2, 4, ... up to so many steps."""
+    rollout: int = 8
+    """Frames of a training clip that are predicted, one after the other."""
+    self_context: float = 0.75
+    """Share of training lanes whose context is the model's own frames (reached at a third of the run)."""
+    self_steps: int = 1
+    """Sampling steps K of those frames."""
+    context_noise: float = 0.15
+    """History is mixed with up to this much noise in training (1 - tau of the lerp, drawn per lane from U(0, this))."""
+    bootstrap_fraction: float = 0.25
+    """Share of lanes that train the shortcut (d > d_min), after a start without."""
+    bootstrap_start: float = 0.2
+    """Share of the run that trains without shortcuts."""
+    zero_fraction: float = 0.3
+    """Share of the other lanes that start from pure noise."""
+    ramp: float = 0.0
+    """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
+    short_history: float = 0.1
+    """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
+
+
+class FilmBlock(nn.Module):
+    """Residual block of two 3x3 convolutions; an embedding scales and shifts the normalised middle (FiLM)."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, channels, affine=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * channels)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Maps ``(B, C, h, w)`` and ``(B, E)`` to ``(B, C, h, w)``."""
+        scale, shift = self.film(e)[:, :, None, None].chunk(2, dim=1)
+        y = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        return x + self.conv2(F.silu(y * (1 + scale) + shift))
+
+
+class HistoryNet(nn.Module):
+    """U-Net over stacked history, three resolutions, modulated by the actions."""
+
+    def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
+        super().__init__()
+        low, high, e = config.channels, 2 * config.channels, config.embedding
+        self.action = nn.Linear(config.past_actions * config.action_size, e)
+        self.action_mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
+        self.conv_in = nn.Conv2d(len(config.history) * config.latent_channels, low, 3, padding=1)
+        self.position = nn.Parameter(torch.zeros(1, low, config.height, config.width))
+        self.blocks_in = nn.ModuleList(FilmBlock(low, e) for _ in range(2))
+        self.down1 = nn.Conv2d(low, high, 4, stride=2, padding=1)
+        self.blocks_down = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
+        self.down2 = nn.Conv2d(high, high, 4, stride=2, padding=1)
+        self.blocks_bottom = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
+        self.up2 = nn.Conv2d(high, 4 * high, 1)
+        self.blocks_up = nn.ModuleList(FilmBlock(high, e) for _ in range(1))
+        self.up1 = nn.Conv2d(high, 4 * low, 1)
+        self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(1))
+
+    def forward(self, history: Tensor, actions: Tensor) -> Tensor:
+        """History ``(B, n * c, h, w)`` and actions ``(B, past_actions * A)`` to features ``(B, C, h, w)``."""
+        e = self.action_mlp(self.action(actions))
+        x = self.conv_in(history) + self.position
+        for block in self.blocks_in:
+            x = block(x, e)
+        y = self.down1(x)
+        for block in self.blocks_down:
+            y = block(y, e)
+        z = self.down2(y)
+        for block in self.blocks_bottom:
+            z = block(z, e)
+        y = y + F.pixel_shuffle(self.up2(z), 2)
+        for block in self.blocks_up:
+            y = block(y, e)
+        x = x + F.pixel_shuffle(self.up1(y), 2)
+        for block in self.blocks_out:
+            x = block(x, e)
+        return x
+
+
+class Denoiser(nn.Module):
+    """Clean prediction from a noisy latent and the features of the past, at one noise level and step size."""
+
+    waves: Tensor
+
+    def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
+        super().__init__()
+        width, e = config.channels, config.embedding
+        self.max_steps = config.max_steps
+        # A table, so that low precision rounds the sines and not their angles.
+        angle = torch.arange(self.max_steps)[:, None] / self.max_steps * torch.linspace(0, math.log(60.0), 16).exp()
+        self.register_buffer("waves", torch.cat([angle.sin(), angle.cos()], dim=1), persistent=False)
+        self.level = nn.Linear(32, e)
+        self.size = nn.Embedding(int(math.log2(config.max_steps)) + 1, e)
+        # All step sizes begin as one: those that come into training later start from what the finest has learned.
+        nn.init.zeros_(self.size.weight)
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
+        self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(FilmBlock(width, e) for _ in range(config.denoiser_blocks))
+        self.norm = nn.GroupNorm(8, width)
+        self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
+        """Residual ``(B, c, h, w)`` from features ``(B, C, h, w)``, z ``(B, c, h, w)``, level and size ``(B,)``."""
+        e = self.mlp(self.level(self.waves[level]) + self.size(size))
+        x = self.conv_in(z) + features
+        for block in self.blocks:
+            x = block(x, e)
+        return self.conv_out(F.silu(self.norm(x)))
+
+
+class ConvolutionalDynamics(Dynamics):
+    """U-Net dynamics on local latents, trained by shortcut forcing on its own rollouts.
+
+    Raises:
+        ValueError: If history, sizes or K_max do not fit.
+    """
+
+    type_name = "convolutional"
+    noise_slots = 1
+
+    def __init__(self, config: ConvolutionalDynamicsConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ConvolutionalDynamicsConfig()
+        history = tuple(config.history)
+        if not history or history[0] != 1 or list(history) != sorted(set(history)):
+            raise ValueError(f"history is {history}; it must start with 1 and rise")
+        if config.height % 4 or config.width % 4:
+            raise ValueError(f"a latent grid of {config.height}x{config.width} cannot be halved twice")
+        self.schedule = Schedule(config.max_steps)
+        self.latent_shape = (config.height, config.width, config.latent_channels)
+        self.action_size = config.action_size
+        self.history = history
+        self.context_length = max(history[-1], config.past_actions)
+        self.clip_length = self.context_length + config.rollout
+        self.max_steps = config.max_steps
+        self.past = HistoryNet(config)
+        self.denoiser = Denoiser(config)
+        self.scale = RunningRMS()
+        self.progress = 0.0
+
+    def set_progress(self, share: float) -> None:
+        """Tells how much of the run is done, in [0, 1]: shortcuts and self-generated context come in with it."""
+        self.progress = share
+
+    def features(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads the past.
+
+        Args:
+            context: ``(B, n, h, w, c)`` the frames of ``history``, newest first.
+            actions: ``(B, past_actions, A)``, oldest first; the last is the one taken now.
+
+        Returns:
+            Features ``(B, C, h, w)`` and the last latent ``(B, c, h, w)``.
+        """
+        # Written as channels-last memory, which is what CPU convolutions read fastest.
+        stacked = rearrange(context, "b n h w c -> b h w (n c)").contiguous().permute(0, 3, 1, 2)
+        return self.past(stacked, actions.flatten(1)), context[:, 0].permute(0, 3, 1, 2)
+
+    def predict(self, features: Tensor, last: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
+        """Clean prediction ``(B, h, w, c)`` for a noisy latent ``(B, h, w, c)``."""
+        residual = self.denoiser(features, z.permute(0, 3, 1, 2).to(features.dtype), level, size)
+        return (residual.float() + last.float()).permute(0, 2, 3, 1)
+
+    def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Shortcut-forcing loss over the last ``rollout`` frames of each clip."""
+        loss, metrics, _ = self.rollout_loss(batch)
+        return loss, metrics
+
+    def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As :meth:`forward`; also returns the model's own frames ``(B, S, h, w, c)``, detached."""
+        config = self.config
+        lanes, device = len(batch.latents), batch.latents.device
+        begin = self.context_length
+        frames = list(self._cut_history(batch).unbind(1))
+        own_share = config.self_context * min(1.0, self.progress * 3) if self.training else 1.0
+        on_own = torch.rand(lanes, device=device) < own_share
+        strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
+        shortcuts = self.progress >= config.bootstrap_start or not self.training
+        flow, bootstrap, errors, copies, own_frames = [], [], [], [], []
+        for t in range(begin, begin + config.rollout):
+            context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
+            context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
+            features, last = self.features(context, batch.actions[:, t - config.past_actions : t])
+
+            def predict(z: Tensor, level: Tensor, size: Tensor, f: Tensor = features, x: Tensor = last) -> Tensor:
+                return self.predict(f, x, z, level, size)
+
+            clean = batch.latents[:, t]
+            rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
+            level, size = self.schedule.draw(rows, config.zero_fraction)
+            terms = shortcut_loss(predict, clean, torch.randn_like(clean), level, size, self.schedule, config.ramp)
+            flow.append(terms.flow)
+            bootstrap.append(terms.bootstrap)
+            first = (level == 0) & (size == self.schedule.finest)
+            errors.append(torch.where(first, terms.error, torch.nan))
+            copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
+            with torch.no_grad():
+                noise = torch.randn_like(clean)
+                if shortcuts:
+                    own, _ = sample(predict, noise, config.self_steps, self.schedule)
+                else:
+                    # Large steps are not trained yet; the finest one from pure noise gives the mean.
+                    zero = torch.zeros_like(level)
+                    own = predict(noise, zero, zero + self.schedule.finest)
+                own_frames.append(own)
+                frames[t] = torch.where(on_own[:, None, None, None], own, clean)
+        flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
+        # Both terms share the scale of the flow term. In a nearly deterministic world the bootstrap term is
+        # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
+        # itself.
+        loss = self.scale(flow_loss)
+        loss = loss + (bootstrap_loss * (loss / flow_loss).detach() if shortcuts else 0.0)
+        error, copy = torch.stack(errors), torch.stack(copies)
+        metrics = {"flow": flow_loss.detach(), "relative_to_copy": error.nanmean() / copy.mean(),
+                   "relative_last_frame": error[-1].nanmean() / copy[-1].mean()}
+        if shortcuts:
+            metrics["bootstrap"] = bootstrap_loss.detach()
+        return loss, metrics, torch.stack(own_frames, dim=1)
+
+    def _cut_history(self, batch: ClipBatch) -> Tensor:
+        """Some lanes forget what lies further back than a random frame, which is repeated instead."""
+        if not self.training or not self.config.short_history:
+            return batch.latents
+        lanes, device = len(batch.latents), batch.latents.device
+        cut = torch.rand(lanes, device=device) < self.config.short_history
+        keep = torch.randint(0, self.context_length, (lanes,), device=device)
+        index = torch.arange(batch.latents.shape[1], device=device).expand(lanes, -1)
+        index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
+        return batch.latents[torch.arange(lanes, device=device)[:, None], index]
+
+    def start(self, latents: Tensor, actions: Tensor) -> State:
+        """Keeps the last ``context_length`` frames; a shorter context repeats its first."""
+        missing = self.context_length - latents.shape[1]
+        if missing > 0:
+            latents = torch.cat([latents[:, :1].expand(-1, missing, -1, -1, -1), latents], dim=1)
+        past = self.config.past_actions - 1
+        unknown = past - actions.shape[1]
+        if unknown > 0:
+            actions = torch.cat([actions.new_zeros(len(actions), unknown, self.action_size), actions], dim=1)
+        return {"latents": latents[:, -self.context_length :].contiguous(),
+                "actions": actions[:, actions.shape[1] - past :].contiguous()}
+
+    def step(
+        self, state: State, action: Tensor, noise: Tensor, steps: int, bounds: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, State, Tensor]:
+        """One frame; see :meth:`Dynamics.step`."""
+        latents = state["latents"]
+        actions = torch.cat([state["actions"], action[:, None].to(state["actions"].dtype)], dim=1)
+        context = latents[:, [-offset for offset in self.history]]
+        features, last = self.features(context, actions)
+        sampled, first = sample(lambda z, level, size: self.predict(features, last, z, level, size),
+                                noise[:, 0], steps, self.schedule)
+        latent = torch.minimum(torch.maximum(sampled, bounds[0]), bounds[1]).to(latents.dtype)
+        uncertainty = (sampled - first).float().square().mean((1, 2, 3)).sqrt()
+        following = {"latents": torch.cat([latents[:, 1:], latent[:, None]], dim=1), "actions": actions[:, 1:]}
+        return latent, following, uncertainty

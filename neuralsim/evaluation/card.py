@@ -1,0 +1,104 @@
+"""The world card: measured figures as a page to read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def render_card(card: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    lines = [f"# World card: {card['world']}", "",
+             f"A dream of `{card['env_id']}` with `{card['env_kwargs']}`, K = {card['sampling_steps']} sampling steps.", ""]
+    lines += _origin(card)
+    lines += _tokenizer(card["tokenizer"])
+    lines += _open_loop(card)
+    lines += _events(card["events"])
+    if "closed_loop" in card:
+        lines += _closed_loop(card)
+    speed, parameters = card["speed"], card["parameters"]
+    lines += ["## Cost", "",
+              f"{speed['steps_per_second']:.0f} steps/s for one dream with pictures ({speed['threads']} threads, "
+              f"{speed['device']}). Parameters: "
+              + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items()) + ".", ""]
+    return "\n".join(lines)
+
+
+def _origin(card: dict[str, Any]) -> list[str]:
+    trained, held = card["trained_on"], card["held_out"]
+    recordings = trained.get("recordings", {})
+    lines = ["## Where it comes from", ""]
+    if recordings:
+        lines.append(f"- Trained on {recordings['episodes']} episodes, {recordings['steps']:,} steps: "
+                     f"`{recordings['command']}`")
+    for part in ("tokenizer", "dynamics"):
+        if "seconds" in trained.get(part, {}):
+            spent = trained[part]
+            lines.append(f"- {part.capitalize()}: {spent['steps']:,} training steps in {spent['seconds'] / 60:.0f} minutes")
+    lines += [f"- Judged on {held['episodes']} held-out episodes, {held['steps']:,} steps: `{held['command']}`", ""]
+    return lines
+
+
+def _tokenizer(figures: dict[str, Any]) -> list[str]:
+    rows = [f"| PSNR | {figures['psnr']:.1f} dB |"]
+    for name, value in figures.items():
+        if name in ("psnr", "frames") or value is None:
+            continue
+        ghost = name.startswith("no_ghost_")
+        label = f"no ghost of the {name[9:]}" if ghost else f"{name} within 1 pixel"
+        rows.append(f"| {label} | {percent(value)} |")
+    return ["## Tokenizer", "", f"{figures['frames']:,} held-out frames, encoded and decoded.", "",
+            "| | |", "|---|---|", *rows, ""]
+
+
+def _open_loop(card: dict[str, Any]) -> list[str]:
+    table = card["open_loop"]
+    horizons = list(table)
+    lines = ["## Open loop", "", f"{card['clips']} held-out clips, recorded actions; share of the frames that hold the "
+             "thing in which it is within its tolerance, with 95 % intervals over clips.", "",
+             "| horizon | " + " | ".join(horizons) + " |", "|---" * (len(horizons) + 1) + "|"]
+    for source in ("dream", "copy", "tokenizer"):
+        lines.append(f"| PSNR {_LABEL[source]} | " + " | ".join(f"{table[h]['psnr'][source]:.1f}" for h in horizons) + " |")
+    things = [name for name in table[horizons[0]] if name != "psnr" and not name.startswith("false_")]
+    for thing in things:
+        for source in ("dream", "copy", "tokenizer"):
+            cells = [_interval(table[h][thing][source], brief=source != "dream") for h in horizons]
+            lines.append(f"| {thing} {_LABEL[source]} | " + " | ".join(cells) + " |")
+        cells = [_interval(table[h][f"false_{thing}"], brief=True) for h in horizons]
+        lines.append(f"| {thing} dreamed where there is none | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _events(events: dict[str, Any]) -> list[str]:
+    lines = ["## Rewards and ends on real transitions", "", "| | precision | recall | real events |", "|---|---|---|---|"]
+    for name, row in events.items():
+        lines.append(f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['real']} |")
+    return [*lines, ""]
+
+
+def _closed_loop(card: dict[str, Any]) -> list[str]:
+    dream, real = card["closed_loop"]["dream"], card["closed_loop"]["real"]
+    lines = ["## Closed loop", "", f"A scripted player of skill {card['skill']} acts on the frames alone: "
+             f"{card['lanes']} lanes of {card['steps']} steps, in the dream and in the real game.", "",
+             "| | dream | real |", "|---|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {_number(dream[name])} | {_number(real[name])} |" for name in dream]
+    return [*lines, ""]
+
+
+_LABEL = {"dream": "dreamed", "copy": "copied from the last frame", "tokenizer": "tokenizer's ceiling"}
+
+
+def _interval(cell: dict[str, float], brief: bool) -> str:
+    if math.isnan(cell["value"]):
+        return "-"
+    text = f"{cell['value']:.2f}"
+    return text if brief else f"{text} ({cell['low']:.2f}-{cell['high']:.2f})"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """0.123 as "12.3 %"."""
+    return f"{100 * value:.1f} %"

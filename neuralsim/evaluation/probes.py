@@ -1,0 +1,91 @@
+"""Probes: small things that matter in a game, and where they are on a frame.
+
+PSNR is blind to them: in Pong, copying the last frame reaches 33 dB at 40 steps without a ball in the right place.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something to find on a frame.
+
+    Attributes:
+        name: What it is called in reports.
+        present: Key of the probe's output that says whether it is there.
+        position: Keys of its coordinates, in pixels.
+        tolerance: How far off a dreamed one may be, in pixels.
+    """
+
+    name: str
+    present: str
+    position: tuple[str, ...]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What can be measured on the frames of a game.
+
+    Attributes:
+        module: Where its function ``probe`` is: frames ``(N, H, W, 3)`` to arrays ``(N,)`` by key.
+        things: What to look for.
+    """
+
+    module: str
+    things: tuple[Thing, ...]
+
+    @property
+    def read(self) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """The function that reads frames."""
+        return importlib.import_module(self.module).probe
+
+
+PROBES = {
+    "pong": Probes(
+        "neuralsim.evaluation.pong_probes",
+        (
+            Thing("ball", "ball_present", ("ball_x", "ball_y"), 2.0),
+            Thing("player", "player_present", ("player_y",), 1.0),
+            Thing("enemy", "enemy_present", ("enemy_y",), 1.0),
+        ),
+    )
+}
+"""Probes by the name that a world's config gives."""
+
+
+@dataclass
+class Found:
+    """Where a thing was found on a batch of frames ``(...)``.
+
+    Attributes:
+        present: ``(...)`` bool.
+        position: ``(..., n)`` pixels; whatever the probe says where it is absent.
+    """
+
+    present: np.ndarray
+    position: np.ndarray
+
+    def distance(self, other: Found) -> np.ndarray:
+        """Euclidean distance ``(...)`` in pixels; infinite where either is absent."""
+        away = np.linalg.norm(np.nan_to_num(self.position - other.position), axis=-1)
+        return np.where(self.present & other.present, away, np.inf)
+
+
+def find(probes: Probes, frames: np.ndarray) -> dict[str, Found]:
+    """Looks for every thing on frames ``(..., H, W, 3)``."""
+    lead = frames.shape[:-3]
+    read = probes.read(frames.reshape(-1, *frames.shape[-3:]))
+    return {
+        thing.name: Found(
+            read[thing.present].reshape(lead) > 0.5,
+            np.stack([read[key].reshape(lead) for key in thing.position], axis=-1),
+        )
+        for thing in probes.things
+    }

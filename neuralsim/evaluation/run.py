@@ -1,0 +1,125 @@
+"""``neuralsim evaluate``: how far a world can be trusted, measured on held-out recordings."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.progress import Progress
+
+from neuralsim.data.episodes import EpisodeStore
+from neuralsim.evaluation.card import render_card
+from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
+from neuralsim.evaluation.open_loop import open_loop, teacher_forced_events, tokenizer_fidelity
+from neuralsim.evaluation.probes import PROBES
+from neuralsim.world import World
+
+HORIZONS = (1, 2, 3, 5, 10, 20, 40)
+
+
+@dataclass
+class EvaluateConfig:
+    """Measures a world on held-out recordings and writes its card.
+
+    Open loop (recorded actions, dream against reality by horizon, beside copying the last frame and the tokenizer's
+    ceiling), rewards and ends on real transitions, closed loop (a scripted player in the dream and in the real
+    game), and speed.
+    """
+
+    world: Annotated[str, tyro.conf.Positional]
+    """World folder, bundled name or hub id."""
+    data: Path = Path("data/pong-heldout")
+    """Held-out recordings, of other seeds than those it was trained on."""
+    out: Path = Path("report")
+    """Folder for card.json and card.md."""
+    clips: int = 200
+    """Clips for the open loop."""
+    sampling_steps: int = 4
+    """Sampling steps K."""
+    lanes: int = 12
+    """Lanes of the closed loop; 0 leaves it out."""
+    steps: int = 500
+    """Steps per lane of the closed loop."""
+    skill: float = 0.7
+    """Skill of the scripted player in the closed loop."""
+    save: bool = False
+    """Also write the card into the world's folder."""
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Measures, writes and prints the card.
+
+    Raises:
+        ValueError: If recordings and world do not belong together.
+    """
+    world = World.load(config.world)
+    store = EpisodeStore.open(config.data)
+    check_same_game(world, store)
+    probes = PROBES[world.config.probes] if world.config.probes else None
+    closed = probes is not None and config.lanes > 0
+    card: dict[str, Any] = {
+        "world": world.config.name, "env_id": world.config.env_id, "env_kwargs": world.config.env_kwargs,
+        "sampling_steps": config.sampling_steps, "trained_on": world.config.trained_on,
+        "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
+        "clips": config.clips, "lanes": config.lanes, "steps": config.steps, "skill": config.skill,
+        "parameters": {part: sum(p.numel() for p in getattr(world, part).parameters())
+                       for part in ("tokenizer", "dynamics", "heads")},
+    }
+    batches = -(-config.clips // 32)
+    total = 1 + len(store) + batches * max(HORIZONS) + (config.steps + config.lanes if closed else 0)
+    with Progress() as progress:
+        task = progress.add_task("evaluating", total=total)
+        tick = lambda: progress.advance(task)  # noqa: E731
+        card["tokenizer"] = tokenizer_fidelity(world, store, probes)
+        tick()
+        card["events"] = teacher_forced_events(world, store, tick)
+        card["open_loop"] = open_loop(world, store, probes, config.clips, HORIZONS, config.sampling_steps, progress=tick)
+        if closed:
+            assert probes is not None
+            dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
+            card["closed_loop"] = {
+                "dream": describe(dreamed, probes),
+                "real": describe(play_real(world, config.lanes, config.steps, config.skill, progress=tick), probes),
+            }
+    card["speed"] = speed(world, config.sampling_steps)
+    config.out.mkdir(parents=True, exist_ok=True)
+    text = render_card(card)
+    (config.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (config.out / "card.md").write_text(text)
+    print(text)
+    if config.save:
+        world.card, world.card_text = card, text
+        world.save(config.world)
+    return card
+
+
+def check_same_game(world: World, store: EpisodeStore) -> None:
+    """Raises ValueError unless the recordings are of the world's game, frame size and actions."""
+    pairs = (("env_id", world.config.env_id, store.info.env_id),
+             ("frame shape", tuple(world.config.frame_shape), tuple(store.info.frame_shape)),
+             ("action space", world.config.action_space, store.info.action_space),
+             ("preprocessing", world.config.preprocessing, store.info.preprocessing))
+    for name, of_world, of_data in pairs:
+        if of_world != of_data:
+            raise ValueError(f"{store.path} has {name} {of_data}, but the world has {of_world}: "
+                             "evaluate on recordings of the same environment and preprocessing")
+
+
+def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:
+    """Steps per second of one dream with pictures, on the machine at hand."""
+    state = world.start_at(0)
+    action = world.actions.decode(torch.zeros(1, world.actions.size).numpy())
+    began = time.perf_counter()
+    for i in range(count + 20):
+        if i == 20:
+            began = time.perf_counter()
+        state, said = world.step(state, action, steps=steps)
+        world.decode(said.latent)
+    return {"steps_per_second": count / (time.perf_counter() - began), "device": world.device.type,
+            "threads": torch.get_num_threads(), "machine": f"{platform.machine()} {world.device.type}"}

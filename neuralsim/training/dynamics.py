@@ -1,0 +1,157 @@
+"""``neuralsim train dynamics``: the next latent, its reward, and whether the episode goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from neuralsim.actions import ActionCodec, space_from_json
+from neuralsim.data.clips import ClipSampler
+from neuralsim.data.episodes import EpisodeStore
+from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
+from neuralsim.dynamics import build_dynamics
+from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
+from neuralsim.dynamics.transformer import TransformerDynamicsConfig
+from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.tokenizers.base import Tokenizer
+from neuralsim.training.loop import LoopConfig, TrainingRun
+from neuralsim.training.parts import load_tokenizer, load_world_model, part_config, save_part
+from neuralsim.training.strips import write_strip
+from neuralsim.training.tokenizer import split_episodes
+from neuralsim.training.world_model import WorldModel
+
+
+@dataclass
+class DynamicsRun:
+    """Trains dynamics and heads on pre-encoded latents.
+
+    While it trains, held-out clips are dreamed with their recorded actions: the error by horizon, relative to
+    copying the last frame, is reported, and strips of real frames over dreamed ones are written to OUT/pictures.
+    """
+
+    data: Path = Path("data/pong")
+    """Recorded episodes (neuralsim record)."""
+    tokenizer: Path = Path("runs/tokenizer")
+    """Folder of a tokenizer run, or its tokenizer.safetensors."""
+    held_out: Path | None = None
+    """Episodes for the figures; by default a twentieth of the data, which is then not trained on."""
+    out: Path = Path("runs/dynamics")
+    """Folder of the run; the same command resumes it."""
+    init_from: Path | None = None
+    """Start from the weights of another dynamics run of the same size."""
+    kind: Literal["convolutional", "transformer"] = "convolutional"
+    """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
+    batch_size: int = 8
+    """Clips per step."""
+    event_fraction: float = 0.2
+    """Share of clips that show a reward or an end of the episode."""
+    start_fraction: float = 0.03
+    """Share of clips that show the first frames of an episode."""
+    convolutional: ConvolutionalDynamicsConfig = field(default_factory=ConvolutionalDynamicsConfig)
+    transformer: TransformerDynamicsConfig = field(default_factory=TransformerDynamicsConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=12_000, learning_rate=1.5e-3))
+
+    @staticmethod
+    def presets() -> dict[str, DynamicsRun]:
+        """Defaults by name."""
+        transformer = DynamicsRun(kind="transformer", loop=LoopConfig(steps=100_000, learning_rate=3e-4))
+        return {"pong": DynamicsRun(), "pong-transformer": transformer}
+
+
+def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) -> WorldModel:
+    """An untrained model whose sizes follow the tokenizer's latents and the actions."""
+    height, width, channels = tokenizer.latent_shape
+    sizes = {"height": height, "width": width, "latent_channels": channels, "action_size": action_size}
+    chosen = run.convolutional if run.kind == "convolutional" else run.transformer
+    config = dataclasses.replace(chosen, **sizes)
+    dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
+    return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)))
+
+
+def train_dynamics(run: DynamicsRun) -> None:
+    """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
+    store = EpisodeStore.open(run.data)
+    tokenizer = load_tokenizer(run.tokenizer)
+    train_ids, held_store, held_ids = split_episodes(store, run.held_out)
+    codec = ActionCodec(space_from_json(store.info.action_space))
+    torch.manual_seed(run.loop.seed)
+    model = build_world_model(run, tokenizer, codec.size)
+    if run.init_from is not None:
+        initial, _ = load_world_model(run.init_from)
+        try:
+            model.load_state_dict(initial.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"--init-from {run.init_from} has other sizes than this run: {error}") from None
+    episodes = load_latents(store, train_ids, tokenizer)
+    held = load_latents(held_store, held_ids, tokenizer)
+    predicted = model.dynamics.clip_length - model.dynamics.context_length
+    sampler = ClipSampler(episodes, model.dynamics.clip_length, predicted, run.event_fraction, run.start_fraction,
+                          run.loop.seed)
+
+    def evaluate(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+        assert isinstance(model, WorldModel)
+        return dream_held_out(model, tokenizer, held, folder / "pictures" / f"{step:07d}.png")
+
+    description: dict[str, Any] = {
+        "kind": "dynamics", "env_id": store.info.env_id, "tokenizer": fingerprint(tokenizer),
+        "dynamics": part_config(model.dynamics), "heads": dataclasses.asdict(model.heads.config),
+        "batch_size": run.batch_size, "event_fraction": run.event_fraction, "start_fraction": run.start_fraction,
+        "init_from": str(run.init_from) if run.init_from else None, "episodes": len(episodes),
+        "frames": sum(len(episode) + 1 for episode in episodes), "loop": dataclasses.asdict(run.loop),
+    }
+    training = TrainingRun(model, lambda step: sampler.draw(step, run.batch_size), run.out, run.loop, description, evaluate)
+    training.run()
+    model.load_state_dict(training.ema)
+    save_part(run.out / "dynamics.safetensors", model, "world model", description)
+
+
+@torch.no_grad()
+def dream_held_out(
+    model: WorldModel, tokenizer: Tokenizer, episodes: list[LatentEpisode], picture: Path, horizon: int = 20,
+    clips: int = 32, steps: int = 4,
+) -> dict[str, float]:
+    """Dreams the recorded actions of held-out clips.
+
+    Returns:
+        ``error_N``: squared latent error at horizon N over that of copying the last frame (1 is no better than
+        copying), and the share of reward events that the head finds on real transitions, with its precision.
+    """
+    dynamics = model.dynamics
+    device = next(model.parameters()).device
+    sampler = ClipSampler(episodes, dynamics.context_length + horizon, horizon, seed=12345)
+    batch = sampler.draw(0, clips).to(device)
+    begin = dynamics.context_length
+    state = dynamics.start(batch.latents[:, :begin], batch.actions[:, : begin - 1])
+    low, high = (bound.to(device) for bound in tokenizer.latent_bounds())
+    generator = torch.Generator().manual_seed(0)
+    dreamed = []
+    for t in range(begin, begin + horizon):
+        noise = torch.randn(clips, dynamics.noise_slots, *dynamics.latent_shape, generator=generator).to(device)
+        latent, state, _ = dynamics.step(state, batch.actions[:, t - 1], noise, min(steps, dynamics.max_steps), (low, high))
+        dreamed.append(latent)
+    dream = torch.stack(dreamed, dim=1)
+    real = batch.latents[:, begin:]
+    copy = batch.latents[:, begin - 1 : begin]
+    figures = {f"error_{h}": float((dream[:, h - 1] - real[:, h - 1]).square().mean()
+                                   / (copy[:, 0] - real[:, h - 1]).square().mean()) for h in (1, 5, 10, 20) if h <= horizon}
+    found = model.heads(*(rearrange(x, "b t ... -> (b t) ...") for x in
+                          (batch.latents[:, begin - 1 : -1], real, batch.actions[:, begin - 1 :])))
+    paid = rearrange(batch.rewards[:, begin - 1 :], "b t -> (b t)")
+    said = found.reward.abs() > 0.5 * paid.abs().max().clamp(min=1e-3)
+    if (paid != 0).any():
+        hits = float((said & (paid != 0)).sum())
+        figures["reward_recall"] = hits / float((paid != 0).sum())
+        figures["reward_precision"] = hits / max(float(said.sum()), 1.0)
+    rows = []
+    for lane in range(3):
+        for frames in (real[lane, ::2], dream[lane, ::2]):
+            rows.append(tokenizer.decode(frames.to(tokenizer.latent_center.device)).cpu().numpy())
+    write_strip(picture, *rows)
+    return figures

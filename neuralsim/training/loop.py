@@ -1,0 +1,281 @@
+"""The training loop: one for every model that answers ``loss, metrics = model(batch)``.
+
+Notable here:
+- batch and noise of a step depend on (seed, step) alone, so a run that was killed and resumed goes on exactly as
+  the uninterrupted one would have;
+- checkpoints are single safetensors files (weights, EMA, optimiser, step), replaced atomically;
+- a loss or gradient that is not finite stops the run and leaves the offending batch beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint, write_tensors
+from neuralsim.devices import autocast, choose_device
+
+
+class TrainingDivergedError(ValueError):
+    """A loss or a gradient was not finite; the message says where the batch was saved."""
+
+
+@dataclass
+class LoopConfig:
+    """How long and how fast to train. A step is one optimiser step."""
+
+    steps: int = 10_000
+    """Optimiser steps in all. A finished run can be continued by asking for more."""
+    learning_rate: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises from 0."""
+    decay_fraction: float = 0.6
+    """Last share of the run, over which the learning rate falls along a cosine."""
+    final_learning_rate: float = 0.02
+    """Learning rate at the end, as a share of the peak."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay of matrices and kernels; vectors have none."""
+    beta2: float = 0.98
+    """Second AdamW momentum; the first is 0.9."""
+    gradient_clip: float = 1.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
+    ema: float = 0.998
+    """Decay of the averaged weights, which are the ones that are evaluated and used."""
+    seed: int = 0
+    """Seed of initial weights, batches and noise."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    dtype: str = "auto"
+    """float32, bfloat16 (autocast), or auto: bfloat16 where the hardware has it, float32 elsewhere."""
+    threads: int = 0
+    """CPU threads; 0 leaves PyTorch's choice."""
+    compile: bool = False
+    """Compile the model (needs a C++ compiler; a minute at the start, faster after)."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    evaluate_every: int = 1000
+    """Steps between evaluations on held-out data, with pictures."""
+
+
+@dataclass
+class TrainingRun:
+    """A model on its way.
+
+    Args:
+        model: Answers ``loss, metrics = model(batch)``; ``model.set_progress(share)`` is called if it exists.
+        draw_batch: Step -> batch (a tensor or a dataclass of tensors with ``to``); must depend on the step only.
+        evaluate: (model with EMA weights, step, folder) -> figures by name; may write pictures to the folder.
+        out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
+        config: The loop's options.
+        description: Saved as ``config.json``; a resumed run must have the same, but for the number of steps.
+    """
+
+    model: nn.Module
+    draw_batch: Callable[[int], Any]
+    out: Path
+    config: LoopConfig
+    description: dict[str, Any]
+    evaluate: Callable[[nn.Module, int, Path], dict[str, float]] | None = None
+    step: int = 0
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Trains until ``config.steps``; resumes from the folder's checkpoint if there is one.
+
+        Raises:
+            TrainingDivergedError: When the loss or a gradient is not finite.
+            ValueError: If the folder holds a run of another configuration.
+        """
+        config = self.config
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        device = choose_device(config.device)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._check_description()
+        model = self.model.to(device)
+        if device.type == "cpu":
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = make_optimizer(model, config)
+        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        checkpoint = self.out / "checkpoint.safetensors"
+        seconds_before = 0.0
+        if checkpoint.exists():
+            self.step, seconds_before = load_checkpoint(checkpoint, model, self.ema, optimizer)
+            print(f"resuming {self.out} at step {self.step}")
+        _truncate_log(self.out / "metrics.jsonl", self.step)
+        if config.compile:
+            model.compile()
+        from torch.utils.tensorboard import SummaryWriter
+
+        board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+        started = time.monotonic()
+        window: list[dict[str, Tensor]] = []
+
+        def save() -> None:
+            spent = seconds_before + time.monotonic() - started
+            save_checkpoint(checkpoint, model, self.ema, optimizer, self.step, spent)
+
+        with _progress() as progress, contextlib.closing(board):
+            task = progress.add_task(self.out.name, total=config.steps, completed=self.step, note="")
+            model.train()
+            try:
+                while self.step < config.steps:
+                    window.append(self._train_step(model, optimizer, device))
+                    if self.step % config.log_every == 0 or self.step == config.steps:
+                        figures = _means(window)
+                        window.clear()
+                        spent = seconds_before + time.monotonic() - started
+                        self._log("train", figures, spent, board, progress)
+                        progress.update(task, completed=self.step, note=f"loss {figures['loss']:.4f}")
+                    done = self.step == config.steps
+                    if done or self.step % config.checkpoint_every == 0:
+                        save()
+                    if self.evaluate and (done or self.step % config.evaluate_every == 0):
+                        figures = self._evaluate(model)
+                        self._log("held-out", figures, seconds_before + time.monotonic() - started, board, progress)
+            except KeyboardInterrupt:
+                save()
+                progress.console.print(f"stopped at step {self.step}; the same command resumes {self.out}")
+                raise
+
+    def _train_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
+        config = self.config
+        learning_rate = learning_rate_at(self.step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        if hasattr(model, "set_progress"):
+            model.set_progress(self.step / config.steps)
+        batch = self.draw_batch(self.step).to(device)
+        # The noise of a step is a function of (seed, step), as the batch is.
+        torch.manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
+        with autocast(device, config.dtype):
+            loss, metrics = model(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self._diverged(batch, loss, norm)
+        optimizer.step()
+        self.step += 1
+        self._update_ema(model)
+        return {**metrics, "loss": loss.detach(), "gradient_norm": norm.detach(),
+                "learning_rate": torch.tensor(learning_rate)}
+
+    def _update_ema(self, model: nn.Module) -> None:
+        # A short memory at first, so that the average does not hold on to the initial weights.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        floats, targets = [], []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                floats.append(self.ema[name])
+                targets.append(value.detach())
+            else:
+                self.ema[name].copy_(value)
+        torch._foreach_lerp_(floats, targets, 1 - decay)
+
+    def _evaluate(self, model: nn.Module) -> dict[str, float]:
+        assert self.evaluate is not None
+        with averaged_weights(model, self.ema), torch.no_grad():
+            return self.evaluate(model, self.step, self.out)
+
+    def _diverged(self, batch: Any, loss: Tensor, norm: Tensor) -> None:
+        tensors = vars(batch) if dataclasses.is_dataclass(batch) else {"batch": batch}
+        path = self.out / "diverged_batch.safetensors"
+        write_tensors(path, {k: v for k, v in tensors.items() if isinstance(v, Tensor)}, {"step": str(self.step)})
+        raise TrainingDivergedError(
+            f"loss {float(loss.detach()):g}, gradient norm {float(norm):g} at step {self.step}: the batch is saved as {path}; "
+            "the checkpoint before it is intact. Try a smaller learning_rate or dtype float32"
+        )
+
+    def _check_description(self) -> None:
+        path = self.out / "config.json"
+        description = json.loads(json.dumps(self.description))
+        if path.exists() and (self.out / "checkpoint.safetensors").exists():
+            old = json.loads(path.read_text())
+            changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
+            if changed:
+                raise ValueError(
+                    f"{self.out} holds a run with another {', '.join(changed)}; use a new --out, or delete the folder"
+                )
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(description, indent=2) + "\n")
+        temporary.replace(path)
+
+    def _log(self, kind: str, figures: dict[str, float], seconds: float, board: Any, progress: Progress) -> None:
+        with (self.out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "kind": kind, "seconds": round(seconds, 1), **figures}) + "\n")
+        for name, value in figures.items():
+            board.add_scalar(f"{kind}/{name}", value, self.step)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if kind != "train" or not sys.stdout.isatty():
+            progress.console.print(f"[{seconds:7.0f} s] {kind} step {self.step}  {text}", markup=False, highlight=False)
+
+
+def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
+    """AdamW; only parameters with two or more dimensions decay."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.learning_rate, betas=(0.9, config.beta2),
+    )
+
+
+def learning_rate_at(step: int, config: LoopConfig) -> float:
+    """Linear warm-up, constant, then a cosine over the last ``decay_fraction`` of the run."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    begin = 1 - config.decay_fraction
+    late = max(0.0, (step / config.steps - begin) / max(config.decay_fraction, 1e-9))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(late, 1.0)))
+    return config.learning_rate * warm * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+
+
+@contextlib.contextmanager
+def averaged_weights(model: nn.Module, ema: dict[str, Tensor]):
+    """The model with its averaged weights and in eval mode, for the time of the block."""
+    own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    was_training = model.training
+    model.load_state_dict(ema)
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.load_state_dict(own)
+        model.train(was_training)
+
+
+def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:
+    names = list(dict.fromkeys(name for row in window for name in row))
+    means = {name: [float(row[name]) for row in window if name in row] for name in names}
+    # A metric may be undefined in a step (no such event in the batch): it is NaN there and left out of the mean.
+    kept = {name: [v for v in values if not math.isnan(v)] for name, values in means.items()}
+    return {name: sum(values) / len(values) for name, values in kept.items() if values}
+
+
+def _truncate_log(path: Path, step: int) -> None:
+    """Drops the lines after the checkpoint, which a resumed run writes again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                    TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                    disable=not sys.stdout.isatty())

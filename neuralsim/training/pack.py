@@ -1,0 +1,134 @@
+"""``neuralsim world pack``: trained parts and real starts become a world folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuralsim.actions import map_actions
+from neuralsim.data.episodes import EpisodeStore
+from neuralsim.data.latents import fingerprint
+from neuralsim.starts import Start
+from neuralsim.training.parts import load_tokenizer, load_world_model, part_config
+from neuralsim.world import World
+from neuralsim.world_config import WorldConfig
+
+MOST_REWARD_VALUES = 16
+"""Recordings with no more distinct rewards than this make a world that pays only those."""
+
+
+@dataclass
+class PackConfig:
+    """Puts a tokenizer, a dynamics run and real contexts to start from together as a world folder."""
+
+    name: str = "pong"
+    """Short name of the world."""
+    data: Path = Path("data/pong")
+    """The recordings it was trained on; starts are cut from them."""
+    tokenizer: Path = Path("runs/tokenizer")
+    """Folder of the tokenizer run."""
+    dynamics: Path = Path("runs/dynamics")
+    """Folder of the dynamics run."""
+    out: Path = Path("worlds/pong")
+    """The world folder; an existing one is replaced once the new one is whole."""
+    beginnings: int = 24
+    """Starts cut from the beginning of episodes."""
+    middles: int = 24
+    """Starts cut from anywhere."""
+    start_frames: int = 0
+    """Frames per start; 0 is as many as the dynamics can use."""
+    sampling_steps: int = 4
+    """Default sampling steps K."""
+    probes: str | None = None
+    """Probes that judge its dreams; by default those of the recorded game, if there are any."""
+    weights_dtype: str = "float32"
+    """float32, or bfloat16 to halve the file."""
+    seed: int = 0
+    """Seed of the choice of starts."""
+
+
+def pack(config: PackConfig) -> World:
+    """Builds and saves the world.
+
+    Raises:
+        FileNotFoundError: If a part or the data is missing.
+        ValueError: If dynamics and tokenizer do not belong together.
+    """
+    store = EpisodeStore.open(config.data)
+    tokenizer = load_tokenizer(config.tokenizer)
+    model, description = load_world_model(config.dynamics)
+    if description["tokenizer"] != fingerprint(tokenizer):
+        raise ValueError(f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
+                         f"{config.tokenizer}: name the one it was trained with")
+    info = store.info
+    world_config = WorldConfig(
+        name=config.name,
+        frame_shape=info.frame_shape,
+        action_space=info.action_space,
+        tokenizer=part_config(tokenizer),
+        dynamics=part_config(model.dynamics),
+        heads={"config": vars(model.heads.config)},
+        fps=info.fps,
+        env_id=info.env_id,
+        env_kwargs=info.env_kwargs,
+        preprocessing=info.preprocessing,
+        action_meanings=info.action_meanings,
+        keys_to_action=info.keys_to_action,
+        reward_values=_reward_values(store),
+        sampling_steps=config.sampling_steps,
+        probes=config.probes or ("pong" if "pong" in info.env_id.lower() else None),
+        trained_on=_provenance(store, config, description),
+    )
+    length = config.start_frames or model.dynamics.context_length
+    starts = choose_starts(store, length, config.beginnings, config.middles, config.seed)
+    world = World(world_config, tokenizer, model.dynamics, model.heads, starts)
+    world.save(config.out, weights_dtype=config.weights_dtype)
+    size = (config.out / "world.safetensors").stat().st_size / 1e6
+    print(f"packed {config.out}: {size:.1f} MB of weights, {len(starts)} starts\n"
+          f"dream it: gym.make('Dream-v0', world='{config.out}'), or neuralsim play {config.out}")
+    return world
+
+
+def choose_starts(store: EpisodeStore, length: int, beginnings: int, middles: int, seed: int) -> list[Start]:
+    """Cuts contexts of ``length`` frames, every one from another episode where there are enough of them."""
+    rng = np.random.default_rng(seed)
+    usable = [i for i in store.ids if store.length(i) >= length]
+    if not usable:
+        raise ValueError(f"no episode of {store.path} has {length} steps: record longer ones, or lower --start-frames")
+    starts = []
+    for kind, count in (("beginning", beginnings), ("middle", middles)):
+        for n, episode in enumerate(rng.permutation(usable).tolist() * (count // len(usable) + 1)):
+            if n == count:
+                break
+            begin = 0 if kind == "beginning" else int(rng.integers(1, max(2, store.length(episode) - length)))
+            actions = map_actions(lambda a, b=begin: np.asarray(a)[b : b + length - 1], store.actions(episode))
+            starts.append(Start(store.frames(episode, begin, begin + length), actions, kind, episode, begin))
+    return starts
+
+
+def _reward_values(store: EpisodeStore) -> list[float] | None:
+    values: set[float] = set()
+    for i in store.ids:
+        values |= set(np.unique(store.rewards(i)).tolist())
+        if len(values) > MOST_REWARD_VALUES:
+            return None
+    return sorted(values)
+
+
+def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "recordings": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
+        "dynamics": {key: description[key] for key in ("batch_size", "init_from", "loop")},
+    }
+    for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
+        log = folder / "metrics.jsonl"
+        if log.exists():
+            last = json.loads(log.read_text().splitlines()[-1])
+            facts.setdefault(part, {}).update(steps=last["step"], seconds=last["seconds"])
+    facts["torch"] = torch.__version__
+    return facts

@@ -1,0 +1,58 @@
+"""Trained parts as single files: weights with their type and config in the file's metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from neuralsim.dynamics import build_dynamics
+from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.tokenizers import Tokenizer, build_tokenizer
+from neuralsim.training.checkpoints import read_tensors, write_tensors
+from neuralsim.training.world_model import WorldModel
+
+
+def save_part(path: Path, model: nn.Module, kind: str, config: dict[str, Any]) -> None:
+    """Writes a part: ``kind`` ("tokenizer" or "world model") and what it takes to build it again."""
+    write_tensors(path, model.state_dict(), {"kind": kind, "config": json.dumps(config)})
+
+
+def part_config(model: Any) -> dict[str, Any]:
+    """Type name and config fields of a tokenizer or dynamics model."""
+    return {"type": model.type_name, "config": dataclasses.asdict(model.config)}
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads ``tokenizer.safetensors``, or the one in a run's folder; frozen and in eval mode.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file is damaged or no tokenizer.
+    """
+    tensors, config = _read(path, "tokenizer.safetensors", "tokenizer")
+    model = build_tokenizer(config["type"], config["config"])
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False)
+
+
+def load_world_model(path: Path) -> tuple[WorldModel, dict[str, Any]]:
+    """Reads ``dynamics.safetensors``, or the one in a run's folder; frozen and in eval mode."""
+    tensors, config = _read(path, "dynamics.safetensors", "world model")
+    dynamics = build_dynamics(config["dynamics"]["type"], config["dynamics"]["config"])
+    model = WorldModel(dynamics, Heads(HeadsConfig(**config["heads"])))
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False), config
+
+
+def _read(path: Path, name: str, kind: str) -> tuple[dict, dict]:
+    path = path / name if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; train the part first (neuralsim train --help)")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("kind") != kind:
+        raise ValueError(f"{path} holds no {kind}, but {metadata.get('kind', 'an unknown kind of file')}")
+    return tensors, json.loads(metadata["config"])

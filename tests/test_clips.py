@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from neuralsim.data.clips import ClipSampler, cut_clip
+from neuralsim.data.latents import LatentEpisode
+
+
+def episode(length: int, number: int = 0) -> LatentEpisode:
+    """Latent t is filled with t, action t is [1, t]; one reward at step 40, the end at the last step."""
+    latents = torch.arange(length + 1.0).reshape(-1, 1, 1, 1).expand(-1, 2, 2, 1).to(torch.bfloat16)
+    actions = torch.stack([torch.ones(length), torch.arange(length)], dim=1)
+    rewards, terminated = torch.zeros(length), torch.zeros(length)
+    if length > 40:
+        rewards[40] = 1.0
+    terminated[-1] = 1.0
+    return LatentEpisode(number, latents, actions, rewards, terminated)
+
+
+def test_action_t_leads_from_latent_t_to_the_next():
+    latents, actions, rewards, _, valid = cut_clip(episode(60), last=45, length=10)
+    assert latents[:, 0, 0, 0].tolist() == list(range(36, 46))
+    assert actions[:, 1].tolist() == list(range(36, 45))
+    assert rewards.nonzero().tolist() == [[4]]  # action 40 led from frame 40 to frame 41
+    assert bool(valid.all())
+
+
+def test_before_the_episode_the_first_frame_repeats_with_unknown_actions():
+    latents, actions, _, _, valid = cut_clip(episode(60), last=2, length=6)
+    assert latents[:, 0, 0, 0].tolist() == [0, 0, 0, 0, 1, 2]
+    assert actions.tolist() == [[0, 0], [0, 0], [0, 0], [1, 0], [1, 1]]
+    assert valid.tolist() == [False, False, False, True, True, True]
+
+
+def test_draws_depend_on_seed_and_step_alone():
+    make = lambda seed: ClipSampler([episode(60), episode(50, 1)], 12, 4, 0.3, 0.1, seed)  # noqa: E731
+    first = make(0).draw(5, 8)
+    make(0).draw(4, 8)
+    assert torch.equal(first.latents, make(0).draw(5, 8).latents)
+    assert not torch.equal(first.latents, make(1).draw(5, 8).latents)
+
+
+def test_event_clips_hold_an_event_among_their_predicted_frames():
+    batch = ClipSampler([episode(60)], 12, 4, event_fraction=1.0).draw(0, 64)
+    tail = (batch.rewards[:, -4:] != 0) | (batch.terminated[:, -4:] > 0)
+    assert bool(tail.any(1).all())
+
+
+def test_start_clips_begin_with_the_episode():
+    batch = ClipSampler([episode(60)], 12, 4, start_fraction=1.0).draw(0, 8)
+    assert bool((batch.latents[:, -1, 0, 0, 0] == 4).all())
+
+
+def test_every_frame_is_drawn():
+    sampler = ClipSampler([episode(45), episode(50, 1)], 6, 2)
+    lasts = {float(batch) for step in range(60) for batch in sampler.draw(step, 16).latents[:, -1, 0, 0, 0]}
+    assert lasts == set(map(float, range(2, 51)))
+
+
+def test_too_short_episodes_are_named():
+    with pytest.raises(ValueError, match="longest of 1 episodes has 3 steps, but clips predict 8"):
+        ClipSampler([episode(3)], 12, 8)

@@ -1,0 +1,156 @@
+"""The convolutional dynamics on a toy: a dot that moves left or right by the action."""
+
+import numpy as np
+import pytest
+import torch
+
+from neuralsim.dynamics import build_dynamics
+from neuralsim.dynamics.base import ClipBatch
+from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
+
+CONFIG = ConvolutionalDynamicsConfig(height=8, width=8, latent_channels=2, action_size=2, history=(1, 2, 4),
+                                     past_actions=2, channels=16, embedding=16, denoiser_blocks=1, max_steps=8, rollout=3)
+BOUNDS = (torch.full((8, 8, 2), -6.0), torch.full((8, 8, 2), 6.0))
+
+
+def toy_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
+    rng = np.random.default_rng(seed)
+    steps = model.clip_length
+    actions = rng.integers(0, 2, (lanes, steps - 1))
+    columns = (rng.integers(0, 8, (lanes, 1)) + np.concatenate(
+        [np.zeros((lanes, 1), int), np.cumsum(2 * actions - 1, axis=1)], axis=1)) % 8
+    latents = torch.zeros(lanes, steps, 8, 8, 2)
+    lane, frame = np.ogrid[:lanes, :steps]
+    latents[lane, frame, 3, columns] = 4.0
+    zeros = torch.zeros(lanes, steps - 1)
+    return ClipBatch(latents, torch.nn.functional.one_hot(torch.from_numpy(actions), 2).float(), zeros, zeros,
+                     torch.ones(lanes, steps, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def trained() -> ConvolutionalDynamics:
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(CONFIG)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(80):
+        model.set_progress(step / 80)
+        loss, _ = model(toy_clips(model, 8, step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+def awaken(model: ConvolutionalDynamics) -> None:
+    """Untrained residual branches are zero; random ones make every input matter."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("conv2.weight", "conv_out.weight")):
+            torch.nn.init.normal_(parameter, std=0.05)
+
+
+def dream(model: ConvolutionalDynamics, batch: ClipBatch, actions: torch.Tensor, steps: int = 4) -> torch.Tensor:
+    begin = model.context_length
+    state = model.start(batch.latents[:, :begin], batch.actions[:, : begin - 1])
+    frames = []
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for t in range(begin, begin + CONFIG.rollout):
+            noise = torch.randn(len(actions), 1, 8, 8, 2, generator=generator)
+            latent, state, _ = model.step(state, actions[:, t - 1], noise, steps, BOUNDS)
+            frames.append(latent)
+    return torch.stack(frames, dim=1)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_learns_to_move_the_dot(trained, steps):
+    batch = toy_clips(trained, 64, 999)
+    real = batch.latents[:, trained.context_length :]
+    error = (dream(trained, batch, batch.actions, steps) - real).square().mean()
+    copy = (batch.latents[:, trained.context_length - 1 : -1] - real).square().mean()
+    assert float(error) < 0.2 * float(copy)
+
+
+def test_shuffled_actions_cost_more(trained):  # check 13
+    batch = toy_clips(trained, 64, 1000)
+    real = batch.latents[:, trained.context_length :]
+    aligned = (dream(trained, batch, batch.actions) - real).square().mean()
+    shuffled = (dream(trained, batch, batch.actions.roll(1, dims=0)) - real).square().mean()
+    assert float(shuffled) > 3 * float(aligned)
+
+
+def test_lag_scan_of_the_actions_has_its_minimum_at_zero(trained):  # check 12
+    batch = toy_clips(trained, 64, 1001)
+    real = batch.latents[:, trained.context_length :]
+    errors = {lag: float((dream(trained, batch, batch.actions.roll(lag, dims=1)) - real).square().mean())
+              for lag in (-2, -1, 0, 1, 2)}
+    assert min(errors, key=errors.__getitem__) == 0
+
+
+def test_samples_stay_in_range(trained):  # check 19
+    batch = toy_clips(trained, 8, 5)
+    tight = (torch.full((8, 8, 2), -0.5), torch.full((8, 8, 2), 0.5))
+    state = trained.start(batch.latents[:, :4], batch.actions[:, :3])
+    latent, _, _ = trained.step(state, batch.actions[:, 3], torch.randn(8, 1, 8, 8, 2), 2, tight)
+    assert float(latent.detach().abs().max()) <= 0.5
+
+
+def test_future_frames_and_actions_change_nothing_before_them():  # check 10
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(CONFIG).eval()
+    awaken(model)
+    batch = toy_clips(model, 2, 0)
+    longer = ClipBatch(batch.latents.clone(), batch.actions.clone(), batch.rewards, batch.terminated, batch.valid)
+    longer.actions[:, -1] = 1 - longer.actions[:, -1]
+    first, second = dream(model, batch, batch.actions), dream(model, longer, longer.actions)
+    assert torch.equal(first[:, :-1], second[:, :-1])
+    assert not torch.equal(first[:, -1], second[:, -1])
+
+
+def test_a_step_leaves_the_state_it_was_given():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(CONFIG).eval()
+    awaken(model)
+    batch = toy_clips(model, 3, 0)
+    state = model.start(batch.latents[:, :4], batch.actions[:, :3])
+    before = {name: value.clone() for name, value in state.items()}
+    noise = torch.randn(3, 1, 8, 8, 2)
+    first = model.step(state, batch.actions[:, 3], noise, 2, BOUNDS)
+    again = model.step(state, batch.actions[:, 3], noise, 2, BOUNDS)
+    assert all(torch.equal(state[name], before[name]) for name in before)
+    assert torch.equal(first[0], again[0])
+
+
+def test_a_single_frame_is_context_enough_and_repeats():
+    model = ConvolutionalDynamics(CONFIG).eval()
+    frame = torch.randn(2, 1, 8, 8, 2)
+    state = model.start(frame, torch.zeros(2, 0, 2))
+    assert torch.equal(state["latents"], frame.expand(-1, 4, -1, -1, -1))
+    assert float(state["actions"].abs().sum()) == 0
+
+
+def test_untrained_model_copies_the_last_frame():
+    model = ConvolutionalDynamics(CONFIG).eval()
+    batch = toy_clips(model, 2, 0)
+    state = model.start(batch.latents[:, :4], batch.actions[:, :3])
+    latent, following, _ = model.step(state, batch.actions[:, 3], torch.randn(2, 1, 8, 8, 2), 4, BOUNDS)
+    torch.testing.assert_close(latent, batch.latents[:, 3])
+    assert torch.equal(following["latents"][:, -1], latent)
+
+
+def test_shortcuts_and_own_context_come_in_with_progress():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(CONFIG)
+    batch = toy_clips(model, 4, 0)
+    assert "bootstrap" not in model(batch)[1]  # check 7: the start is flow only
+    model.set_progress(0.5)
+    assert "bootstrap" in model(batch)[1]
+
+
+def test_wrong_configs_are_explained():
+    with pytest.raises(ValueError, match=r"\(2, 1\)"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(history=(2, 1)))
+    with pytest.raises(ValueError, match="10x16"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(height=10))
+    with pytest.raises(ValueError, match="convolutional, transformer"):
+        build_dynamics("recurrent", {})

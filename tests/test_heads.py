@@ -1,0 +1,51 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralsim.heads import Heads, HeadsConfig, TwoHot, symexp, symlog
+
+TWO_HOT = TwoHot()
+
+
+@given(st.floats(-1e6, 1e6, width=32))
+def test_decode_inverts_encode(value):  # check 16
+    y = torch.tensor([value])
+    decoded = TWO_HOT.decode(TWO_HOT.encode(y).log())
+    torch.testing.assert_close(decoded, y, rtol=1e-3, atol=1e-4)
+
+
+def test_mixture_decodes_to_arithmetic_mean():  # check 16
+    mixture = 0.25 * TWO_HOT.encode(torch.tensor([100.0])) + 0.75 * TWO_HOT.encode(torch.tensor([0.0]))
+    torch.testing.assert_close(TWO_HOT.decode(mixture.log()), torch.tensor([25.0]), rtol=1e-3, atol=1e-3)
+
+
+def test_uniform_logits_decode_to_exactly_zero():
+    assert float(TWO_HOT.decode(torch.zeros(255))) == 0
+
+
+def test_symexp_inverts_symlog():
+    x = torch.tensor([-1000.0, -1.0, 0.0, 0.5, 1e4], dtype=torch.float64)
+    torch.testing.assert_close(symexp(symlog(x)), x)
+
+
+def test_even_bins_are_refused():
+    with pytest.raises(ValueError, match="odd"):
+        TwoHot(64)
+
+
+def test_heads_learn_a_reward_that_only_the_action_tells():
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(height=4, width=4, latent_channels=1, action_size=2, channels=4, hidden=16))
+    z = torch.zeros(64, 4, 4, 1)
+    action = torch.nn.functional.one_hot(torch.arange(64) % 2, 2).float()
+    reward, ended = action[:, 1], action[:, 0]
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.03)
+    for _ in range(150):
+        pay, end = heads.losses(z, z, action, reward, ended)
+        optimizer.zero_grad()
+        (pay + end).backward()
+        optimizer.step()
+    out = heads(z, z, action)
+    torch.testing.assert_close(out.reward, reward, atol=0.1, rtol=0)
+    assert torch.equal(out.continue_logit < 0, ended > 0.5)
