@@ -1,0 +1,1 @@
+"""Players: everything with ``act(frame, info)``."""

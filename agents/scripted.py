@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -177,7 +177,7 @@ class PongMix(Policy):
     Each episode has a personality, and within it most change their style every 20 to 160 steps.
     """
 
-    PERSONALITIES = {
+    PERSONALITIES: ClassVar[dict[str, float]] = {
         "master": 0.36,  # wins
         "varied": 0.28,  # skill changes all the time
         "learner": 0.14,  # mostly tracks, with random offsets
@@ -191,6 +191,8 @@ class PongMix(Policy):
     def __init__(self, seed: int | None = None) -> None:
         self.rng = np.random.default_rng(seed)
         self.player = PongPlayer(0.5)
+        self.held = 0  # steps for which a random action is still held
+        self.action = _NOOP
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Environments: the dreams, and the real ones they are learned from."""

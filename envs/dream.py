@@ -94,9 +94,7 @@ class DreamEnv(PickledByArguments, gym.Env):
                 f"render_mode is {render_mode!r}; it must be one of {self.metadata['render_modes']} or None"
             )
         if render_scale is not None and (not isinstance(render_scale, int) or render_scale < 1):
-            raise ValueError(
-                f"render_scale is {render_scale!r}; it must be a whole number from 1 on, or None"
-            )
+            raise ValueError(f"render_scale is {render_scale!r}; it must be a whole number from 1 on, or None")
         self.render_mode = render_mode
         self.render_scale = render_scale
         self.metadata = {**self.metadata, "render_fps": max(1, round(self.world.fps))}
@@ -112,7 +110,7 @@ class DreamEnv(PickledByArguments, gym.Env):
 
     @property
     def sampling_steps(self) -> int:
-        """Sampling steps K per frame. It may be changed at any time; a value the world cannot do is refused."""
+        """Sampling steps K per frame; may be changed at any time, to a value that the world can do."""
         return self._lanes.sampling_steps
 
     @sampling_steps.setter
@@ -141,9 +139,7 @@ class DreamEnv(PickledByArguments, gym.Env):
             ResetNeeded: Before the first reset, and after the end of an episode.
         """
         if self._lanes.ended[0]:
-            raise ResetNeeded(
-                "This episode has ended (terminated or truncated was True): call env.reset() first"
-            )
+            raise ResetNeeded("This episode has ended (terminated or truncated was True): call env.reset() first")
         result = self._lanes.step(add_lane(action))
         if self.render_mode == "human":
             self.render()

@@ -95,9 +95,7 @@ class DreamLanes:
         if starts not in ("beginning", "any"):
             raise ValueError(f"starts is {starts!r}; it must be 'beginning' or 'any'")
         if max_episode_steps is not None and max_episode_steps != -1 and max_episode_steps < 1:
-            raise ValueError(
-                f"max_episode_steps is {max_episode_steps}; it must be positive, -1 for no limit, or None"
-            )
+            raise ValueError(f"max_episode_steps is {max_episode_steps}; it must be positive, -1 for no limit, or None")
         self.world = world if isinstance(world, World) else shared_world(world, device, dtype)
         self.lanes = lanes
         self.obs_type = obs_type
@@ -143,8 +141,7 @@ class DreamLanes:
         unknown = sorted(set(options) - {"start", "frames", "actions"})
         if unknown:
             raise ValueError(
-                f"unknown reset options {', '.join(map(repr, unknown))}; there are 'start', 'frames' and "
-                "'actions'"
+                f"unknown reset options {', '.join(map(repr, unknown))}; there are 'start', 'frames' and 'actions'"
             )
         if self.state is None and len(lanes) < self.lanes:
             raise ResetNeeded("The first reset must reset all lanes: call env.reset() without a reset_mask")
@@ -178,8 +175,7 @@ class DreamLanes:
         if asked is None:
             if not self.start_choices:
                 raise ValueError(
-                    "this world has no starts of its own; begin from a real frame: "
-                    "reset(options={'frames': frame})"
+                    "this world has no starts of its own; begin from a real frame: reset(options={'frames': frame})"
                 )
             return np.array([self.start_choices[i] for i in choices], np.int64)
         indices = np.asarray(asked)
@@ -190,9 +186,7 @@ class DreamLanes:
             )
         return np.broadcast_to(indices, (self.lanes,))[lanes].astype(np.int64)
 
-    def _begin_from_frames(
-        self, lanes: np.ndarray, frames: Any, actions: Any, seeds: list[int]
-    ) -> WorldState:
+    def _begin_from_frames(self, lanes: np.ndarray, frames: Any, actions: Any, seeds: list[int]) -> WorldState:
         images = np.asarray(frames)
         if images.ndim == 3:
             images = images[None]
@@ -261,9 +255,7 @@ class DreamLanes:
         if self.state is None:
             raise ResetNeeded("Cannot clone the state before calling env.reset()")
         states = None if generators is None else tuple(g.bit_generator.state for g in generators)
-        return DreamState(
-            self.world.config.weights_sha256, self.state, self.start.copy(), self.ended.copy(), states
-        )
+        return DreamState(self.world.config.weights_sha256, self.state, self.start.copy(), self.ended.copy(), states)
 
     def restore(self, saved: DreamState, generators: Sequence[np.random.Generator]) -> None:
         """Goes on from a moment; ``generators`` are set too if it holds their states.

@@ -79,12 +79,8 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; many dreams at once have 'rgb_array' or None")
         if render_scale is not None and (not isinstance(render_scale, int) or render_scale < 1):
-            raise ValueError(
-                f"render_scale is {render_scale!r}; it must be a whole number from 1 on, or None"
-            )
-        self._lanes = DreamLanes(
-            num_envs, world, sampling_steps, obs_type, starts, device, dtype, max_episode_steps
-        )
+            raise ValueError(f"render_scale is {render_scale!r}; it must be a whole number from 1 on, or None")
+        self._lanes = DreamLanes(num_envs, world, sampling_steps, obs_type, starts, device, dtype, max_episode_steps)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.render_scale = render_scale or 1
@@ -152,11 +148,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             )
         lanes = np.flatnonzero(mask)
         if seed is not None:
-            seeds = (
-                [seed + i for i in range(self.num_envs)]
-                if isinstance(seed, (int, np.integer))
-                else list(seed)
-            )
+            seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds for {self.num_envs} lanes")
             # As in Gymnasium's own vector environments, None for a lane leaves its generator as it is.
@@ -233,8 +225,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         """
         if self.render_mode is None:
             logger.warn(
-                "You are calling render() without a render mode: make the environment with "
-                "render_mode='rgb_array'."
+                "You are calling render() without a render mode: make the environment with render_mode='rgb_array'."
             )
             return None
         frames = self._lanes.frames().repeat(self.render_scale, axis=1).repeat(self.render_scale, axis=2)

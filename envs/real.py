@@ -46,7 +46,7 @@ def make_real(
         near = difflib.get_close_matches(env_id, list(gym.registry), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"unknown environment {env_id!r}{hint} ({error})") from None
-    except TypeError as error:
+    except (TypeError, ValueError, gym.error.Error) as error:
         raise ValueError(f"{env_id} does not take the arguments {kwargs}: {error}") from error
     if env_id.startswith("ALE/"):
         from neuralsim.envs.atari import PongLabels, is_pong

@@ -85,7 +85,7 @@ class RecordConfig:
                 """write it like '{"repeat_action_probability": 0.0}'"""
             ) from None
         if not isinstance(kwargs, dict):
-            raise ValueError(f"--env-kwargs {self.env_kwargs!r} is no JSON object; write it like '{{\"frameskip\": 4}}'")
+            raise ValueError(f"--env-kwargs {self.env_kwargs!r} is no JSON object like '{{\"frameskip\": 4}}'")
         return kwargs
 
     def command(self) -> str:

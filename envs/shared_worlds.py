@@ -38,11 +38,7 @@ def shared_world(source: str | os.PathLike[str], device: str = "auto", dtype: st
     """
     with _lock:
         name = os.fspath(source)
-        folder = (
-            _downloads[name]
-            if name in _downloads and not Path(name).exists()
-            else find_world(source).resolve()
-        )
+        folder = _downloads[name] if name in _downloads and not Path(name).exists() else find_world(source).resolve()
         if not Path(name).exists():
             _downloads[name] = folder
         place = choose_device(str(device))

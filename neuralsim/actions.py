@@ -73,9 +73,7 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space:
         return spaces.Dict({key: space_from_json(part) for key, part in description["spaces"].items()})
     if kind == "Tuple":
         return spaces.Tuple([space_from_json(part) for part in description["spaces"]])
-    raise ValueError(
-        f"unknown space type {kind!r} in {description}; this file was written by a newer version"
-    )
+    raise ValueError(f"unknown space type {kind!r} in {description}; this file was written by a newer version")
 
 
 def keys_from_json(pairs: list[Any], space: spaces.Space) -> dict[tuple[str | int, ...], Any]:
@@ -89,11 +87,10 @@ def keys_from_json(pairs: list[Any], space: spaces.Space) -> dict[tuple[str | in
         ValueError: If they are no such pairs.
     """
     try:
-        return {tuple(keys): _action_from_json(action, space) for keys, action in pairs}
+        # Gymnasium's play refuses the empty combination; no key at all means its argument noop.
+        return {tuple(keys): _action_from_json(action, space) for keys, action in pairs if keys}
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"keys_to_action must be pairs [[keys], action] of {space}, got {pairs}: {error}"
-        ) from error
+        raise ValueError(f"keys_to_action must be pairs [[keys], action] of {space}, got {pairs}: {error}") from error
 
 
 def _action_from_json(action: Any, space: spaces.Space) -> Any:
@@ -113,6 +110,11 @@ def map_actions(change: Callable[[np.ndarray], Any], actions: Any) -> Any:
     if isinstance(actions, tuple):
         return tuple(map_actions(change, value) for value in actions)
     return change(np.asarray(actions))
+
+
+def slice_actions(actions: Any, index: Any) -> Any:
+    """Indexes a batch of actions along its leading dimensions, as NumPy would index each array."""
+    return map_actions(lambda array: array[index], actions)
 
 
 def add_lane(actions: Any) -> Any:
@@ -139,9 +141,7 @@ class ActionCodec:
     def __init__(self, space: spaces.Space) -> None:
         space_to_json(space)  # refuses unsupported spaces
         if isinstance(space, spaces.Box) and not space.is_bounded():
-            raise ValueError(
-                f"{space} has no finite bounds; rescale it, e.g. by gymnasium.wrappers.RescaleAction"
-            )
+            raise ValueError(f"{space} has no finite bounds; rescale it, e.g. by gymnasium.wrappers.RescaleAction")
         self.space = space
         self.parts: list[tuple[Any, ActionCodec]] = []
         if isinstance(space, spaces.Dict):
@@ -174,9 +174,7 @@ class ActionCodec:
         values = np.asarray(actions)
         lead = values.shape[: max(0, values.ndim - len(self.shape))]
         if values.shape != (*lead, *self.shape):
-            raise ValueError(
-                f"actions of shape {values.shape} do not end in {self.shape}, the shape of {self.space}"
-            )
+            raise ValueError(f"actions of shape {values.shape} do not end in {self.shape}, the shape of {self.space}")
         if values.dtype.kind not in "biuf":
             raise ValueError(f"actions of {self.space} are numbers, got {actions!r}")
         if isinstance(self.space, spaces.Discrete):
@@ -185,8 +183,7 @@ class ActionCodec:
             columns = values.reshape((*lead, self.space.nvec.size))
             sizes, starts = self.space.nvec.ravel().tolist(), np.ravel(self.space.start).tolist()
             blocks = [
-                self._one_hot(columns[..., i], n, start)
-                for i, (n, start) in enumerate(zip(sizes, starts, strict=True))
+                self._one_hot(columns[..., i], n, start) for i, (n, start) in enumerate(zip(sizes, starts, strict=True))
             ]
             return np.concatenate(blocks, axis=-1)
         if isinstance(self.space, spaces.MultiBinary):
@@ -220,9 +217,7 @@ class ActionCodec:
             except ValueError as error:
                 raise ValueError(f"action part {key!r}: {error}") from error
         if len({part.shape[:-1] for part in encoded}) > 1:
-            raise ValueError(
-                f"the parts of the actions are batches of {[part.shape[:-1] for part in encoded]}"
-            )
+            raise ValueError(f"the parts of the actions are batches of {[part.shape[:-1] for part in encoded]}")
         return np.concatenate(encoded, axis=-1)
 
     def decode(self, vectors: np.ndarray) -> Any:

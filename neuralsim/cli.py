@@ -27,17 +27,39 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "record": Command("neuralsim.envs.recording", "RecordConfig", "record", "record a real environment being played"),
     "data show": Command("neuralsim.data.show", "ShowConfig", "show", "counts, histograms and a contact sheet"),
-    "data import": Command("neuralsim.data.interchange", "ImportConfig", "import_data",
-                           "read Minari, or a folder of videos with a table of actions"),
-    "data export": Command("neuralsim.data.interchange", "ExportConfig", "export_data",
-                           "write Minari, or a folder of videos with a table of actions"),
-    "train tokenizer": Command("neuralsim.training.tokenizer", "TokenizerRun", "train_tokenizer",
-                               "frames to latents: the first model to train"),
-    "train dynamics": Command("neuralsim.training.dynamics", "DynamicsRun", "train_dynamics",
-                              "what comes next, what it pays and when it ends: the second"),
-    "world pack": Command("neuralsim.training.pack", "PackConfig", "pack", "put trained parts together as a world folder"),
-    "evaluate": Command("neuralsim.evaluation.run", "EvaluateConfig", "evaluate",
-                        "measure a world on held-out recordings and write its card"),
+    "data import": Command(
+        "neuralsim.data.interchange",
+        "ImportConfig",
+        "import_data",
+        "read Minari, or a folder of videos with a table of actions",
+    ),
+    "data export": Command(
+        "neuralsim.data.interchange",
+        "ExportConfig",
+        "export_data",
+        "write Minari, or a folder of videos with a table of actions",
+    ),
+    "train tokenizer": Command(
+        "neuralsim.training.tokenizer",
+        "TokenizerRun",
+        "train_tokenizer",
+        "frames to latents: the first model to train",
+    ),
+    "train dynamics": Command(
+        "neuralsim.training.dynamics",
+        "DynamicsRun",
+        "train_dynamics",
+        "what comes next, what it pays and when it ends: the second",
+    ),
+    "world pack": Command(
+        "neuralsim.training.pack", "PackConfig", "pack", "put trained parts together as a world folder"
+    ),
+    "evaluate": Command(
+        "neuralsim.evaluation.run",
+        "EvaluateConfig",
+        "evaluate",
+        "measure a world on held-out recordings and write its card",
+    ),
     "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with the keyboard"),
     "demo": Command("neuralsim.envs.demo", "DemoConfig", "demo", "play the bundled Pong, or film a scripted player"),
 }
@@ -47,10 +69,18 @@ def usage() -> str:
     """The text of ``neuralsim --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: neuralsim COMMAND [options]      (neuralsim COMMAND --help explains the options)",
-                      "", "Learned simulators as ordinary Gymnasium environments.", "", *lines, "",
-                      "A first look:   neuralsim demo",
-                      "Your own world: neuralsim record, train tokenizer, train dynamics, world pack, play"])
+    return "\n".join(
+        [
+            "usage: neuralsim COMMAND [options]      (neuralsim COMMAND --help explains the options)",
+            "",
+            "Learned simulators as ordinary Gymnasium environments.",
+            "",
+            *lines,
+            "",
+            "A first look:   neuralsim demo",
+            "Your own world: neuralsim record, train tokenizer, train dynamics, world pack, play",
+        ]
+    )
 
 
 def parse(module: Any, command: Command, name: str, arguments: list[str]) -> Any:
@@ -69,7 +99,7 @@ def parse(module: Any, command: Command, name: str, arguments: list[str]) -> Any
                 if value not in available:
                     raise ValueError(f"unknown preset {value!r}; there are {', '.join(sorted(available))}")
                 default = available[value]
-                arguments = arguments[:i] + arguments[i + (1 if "=" in word else 2):]
+                arguments = arguments[:i] + arguments[i + (1 if "=" in word else 2) :]
                 break
     description = inspect.cleandoc(config_type.__doc__ or command.summary).split("Attributes:")[0].strip()
     if presets is not None:
@@ -97,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = COMMANDS[name]
     try:
         module = importlib.import_module(command.module)
-        config = parse(module, command, name, words[len(name.split()):])
+        config = parse(module, command, name, words[len(name.split()) :])
         getattr(module, command.function)(config)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -1,4 +1,8 @@
-"""Which id dreams which world."""
+"""Which id dreams which world.
+
+Only names are registered: a spec must survive JSON, and :func:`gymnasium.make` copies its arguments deeply, so a
+model must never be one of them. The time limit is the world's own, enforced by the environments themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,18 @@ import gymnasium as gym
 BUNDLED_WORLDS = {"Dream-Pong-v0": "pong"}
 """Registered id -> folder under ``neuralsim/worlds``."""
 
+OWN_WORLD = "Dream-v0"
+"""Registered id for a world of one's own: ``gym.make("Dream-v0", world="path or hub id")``."""
+
 
 def register_dreams() -> None:
-    """Registers every bundled world, and ``Dream-v0`` for a world of one's own (``world=path``)."""
-    for env_id, world in [*BUNDLED_WORLDS.items(), ("Dream-v0", None)]:
+    """Registers every bundled world, and :data:`OWN_WORLD`; ids that are registered already are left alone."""
+    for env_id, world in [*BUNDLED_WORLDS.items(), (OWN_WORLD, None)]:
         if env_id in gym.registry:
             continue
         gym.register(
             id=env_id,
             entry_point="neuralsim.envs.dream:DreamEnv",
             vector_entry_point="neuralsim.envs.dream_vector:DreamVectorEnv",
-            # Names only: a spec must survive JSON, and gym.make copies its keyword arguments deeply.
             kwargs={} if world is None else {"world": world},
         )

@@ -41,15 +41,9 @@ class Start:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind of a start is {self.kind!r}; it must be {' or '.join(KINDS)}")
-        if (
-            self.frames.dtype != np.uint8
-            or self.frames.ndim != 4
-            or self.frames.shape[-1] != 3
-            or not len(self.frames)
-        ):
+        if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[-1] != 3 or not len(self.frames):
             raise ValueError(
-                f"a start's frames are (T, H, W, 3) uint8 with T >= 1, got {self.frames.shape} "
-                f"{self.frames.dtype}"
+                f"a start's frames are (T, H, W, 3) uint8 with T >= 1, got {self.frames.shape} {self.frames.dtype}"
             )
 
     def __len__(self) -> int:
@@ -98,9 +92,7 @@ def load_starts(folder: Path, frame_shape: tuple[int, int, int], action_space: s
         ) from error
 
 
-def _load_start(
-    folder: Path, entry: dict[str, Any], frame_shape: tuple[int, int, int], space: spaces.Space
-) -> Start:
+def _load_start(folder: Path, entry: dict[str, Any], frame_shape: tuple[int, int, int], space: spaces.Space) -> Start:
     name, length = Path(entry["file"]).name, int(entry["frames"])
     with Image.open(folder / name) as image:
         pixels = np.array(image.convert("RGB"))
@@ -111,9 +103,7 @@ def _load_start(
             f"{width}x{height} make {width}x{length * height}"
         )
     actions = None if length == 1 else actions_from_json(entry["actions"], space, length - 1)
-    return Start(
-        pixels.reshape(length, *frame_shape), actions, entry["kind"], entry["episode"], entry["frame"]
-    )
+    return Start(pixels.reshape(length, *frame_shape), actions, entry["kind"], entry["episode"], entry["frame"])
 
 
 def actions_from_json(values: Any, space: spaces.Space, count: int) -> Any:

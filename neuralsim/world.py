@@ -110,9 +110,7 @@ class World:
                 raise ValueError(f"the {what} differ: {ours} and {theirs}")
         for start in starts:
             if start.frames.shape[1:] != config.frame_shape:
-                raise ValueError(
-                    f"a start has frames of {start.frames.shape[1:]}, the world {config.frame_shape}"
-                )
+                raise ValueError(f"a start has frames of {start.frames.shape[1:]}, the world {config.frame_shape}")
         self.device = choose_device(str(device))
         self.dtype = choose_dtype(dtype, self.device)
         self.tokenizer = tokenizer.to(self.device, self.dtype).eval().requires_grad_(False)
@@ -222,8 +220,7 @@ class World:
         encoded = self.actions.encode(actions)
         if encoded.shape != (lanes, self.actions.size):
             raise ValueError(
-                f"{lanes} dreams need {lanes} actions of {self.action_space}, got a batch of shape "
-                f"{encoded.shape[:-1]}"
+                f"{lanes} dreams need {lanes} actions of {self.action_space}, got a batch of shape {encoded.shape[:-1]}"
             )
         shape = (self.dynamics.noise_slots, *self.latent_shape)
         steps = self.config.sampling_steps if steps is None else steps
@@ -252,9 +249,7 @@ class World:
         """
         latent = torch.as_tensor(latent)
         if tuple(latent.shape[-3:]) != self.latent_shape:
-            raise ValueError(
-                f"latents have shape {tuple(latent.shape)}, this world's end in {self.latent_shape}"
-            )
+            raise ValueError(f"latents have shape {tuple(latent.shape)}, this world's end in {self.latent_shape}")
         with torch.inference_mode():
             frames = self.tokenizer.decode(latent.to(self.device, self.dtype))
         return frames.clone()
@@ -349,9 +344,7 @@ class World:
         return folder
 
     @classmethod
-    def load(
-        cls, source: str | os.PathLike[str], device: str | torch.device = "auto", dtype: str = "auto"
-    ) -> World:
+    def load(cls, source: str | os.PathLike[str], device: str | torch.device = "auto", dtype: str = "auto") -> World:
         """Reads a world.
 
         Args:
@@ -392,9 +385,7 @@ class World:
             try:
                 world.card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             except ValueError as error:
-                raise ValueError(
-                    f"{folder / CARD} is damaged: {error}; delete it to use the world without"
-                ) from error
+                raise ValueError(f"{folder / CARD} is damaged: {error}; delete it to use the world without") from error
         if (folder / CARD_TEXT).is_file():
             world.card_text = (folder / CARD_TEXT).read_text(encoding="utf-8")
         world.source = folder.absolute()

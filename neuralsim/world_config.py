@@ -90,9 +90,7 @@ class WorldConfig:
             ("heads", ("config",)),
         ):
             if not all(key in getattr(self, part) for key in keys):
-                raise ValueError(
-                    f"{part} of a world must hold {' and '.join(keys)}, got {getattr(self, part)}"
-                )
+                raise ValueError(f"{part} of a world must hold {' and '.join(keys)}, got {getattr(self, part)}")
 
     def to_json(self) -> str:
         """The text of ``config.json``.

@@ -63,17 +63,12 @@ def find_world(source: str | os.PathLike[str]) -> Path:
             raise FileNotFoundError(f"{folder} is not a world: it has no {CONFIG}")
         return folder
     if folder.exists():
-        raise FileNotFoundError(
-            f"{folder} is a file; a world is the folder that holds {CONFIG} and {WEIGHTS}"
-        )
+        raise FileNotFoundError(f"{folder} is a file; a world is the folder that holds {CONFIG} and {WEIGHTS}")
     bundled = f"bundled worlds: {', '.join(bundled_worlds()) or 'none'}"
     if isinstance(source, str) and _HUB_ID.fullmatch(name):
-        return _download(
-            name, f"there is no folder {name!r}, so it was looked for on the Hugging Face hub; {bundled}"
-        )
+        return _download(name, f"there is no folder {name!r}, so it was looked for on the Hugging Face hub; {bundled}")
     raise FileNotFoundError(
-        f"there is no world {name!r}: give a folder, an id user/name on the Hugging Face hub, or "
-        f"one of the {bundled}"
+        f"there is no world {name!r}: give a folder, an id user/name on the Hugging Face hub, or one of the {bundled}"
     )
 
 
@@ -107,9 +102,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         ValueError: If ``folder`` holds something that is not a world.
     """
     folder = folder.absolute()
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())
-    ):
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
         raise ValueError(f"{folder} exists and is not a world: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
@@ -172,9 +165,7 @@ def read_weights(path: Path, parts: dict[str, nn.Module], checksum: str) -> None
             f"{path} is not the file its {CONFIG} was written for (checksum differs): the two come from "
             "different worlds or the file is damaged; get the world again"
         )
-    expected = {
-        f"{prefix}.{name}": t for prefix, part in parts.items() for name, t in part.state_dict().items()
-    }
+    expected = {f"{prefix}.{name}": t for prefix, part in parts.items() for name, t in part.state_dict().items()}
     complaints = [
         f"{what}: {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}"
         for what, keys in (

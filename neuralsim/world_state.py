@@ -42,9 +42,7 @@ class WorldState:
     @property
     def nbytes(self) -> int:
         """Memory of all tensors."""
-        return sum(
-            t.numel() * t.element_size() for t in (self.latent, self.step, self.seed, *self.dynamics.values())
-        )
+        return sum(t.numel() * t.element_size() for t in (self.latent, self.step, self.seed, *self.dynamics.values()))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
         return WorldState(
@@ -140,9 +138,7 @@ class WorldState:
             fixed = {name: tensors.pop(name) for name in ("latent", "step", "seed")}
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"these {len(data)} bytes hold no state of a world: {error}") from error
-        return WorldState(
-            dynamics={name.removeprefix("dynamics."): t for name, t in tensors.items()}, **fixed
-        )
+        return WorldState(dynamics={name.removeprefix("dynamics."): t for name, t in tensors.items()}, **fixed)
 
     def __reduce__(self) -> tuple[Callable[[bytes], WorldState], tuple[bytes]]:
         return WorldState.from_bytes, (self.to_bytes(),)

@@ -8,8 +8,19 @@ from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
 
-CONFIG = ConvolutionalDynamicsConfig(height=8, width=8, latent_channels=2, action_size=2, history=(1, 2, 4),
-                                     past_actions=2, channels=16, embedding=16, denoiser_blocks=1, max_steps=8, rollout=3)
+CONFIG = ConvolutionalDynamicsConfig(
+    height=8,
+    width=8,
+    latent_channels=2,
+    action_size=2,
+    history=(1, 2, 4),
+    past_actions=2,
+    channels=16,
+    embedding=16,
+    denoiser_blocks=1,
+    max_steps=8,
+    rollout=3,
+)
 BOUNDS = (torch.full((8, 8, 2), -6.0), torch.full((8, 8, 2), 6.0))
 
 
@@ -17,14 +28,21 @@ def toy_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
     rng = np.random.default_rng(seed)
     steps = model.clip_length
     actions = rng.integers(0, 2, (lanes, steps - 1))
-    columns = (rng.integers(0, 8, (lanes, 1)) + np.concatenate(
-        [np.zeros((lanes, 1), int), np.cumsum(2 * actions - 1, axis=1)], axis=1)) % 8
+    columns = (
+        rng.integers(0, 8, (lanes, 1))
+        + np.concatenate([np.zeros((lanes, 1), int), np.cumsum(2 * actions - 1, axis=1)], axis=1)
+    ) % 8
     latents = torch.zeros(lanes, steps, 8, 8, 2)
     lane, frame = np.ogrid[:lanes, :steps]
     latents[lane, frame, 3, columns] = 4.0
     zeros = torch.zeros(lanes, steps - 1)
-    return ClipBatch(latents, torch.nn.functional.one_hot(torch.from_numpy(actions), 2).float(), zeros, zeros,
-                     torch.ones(lanes, steps, dtype=torch.bool))
+    return ClipBatch(
+        latents,
+        torch.nn.functional.one_hot(torch.from_numpy(actions), 2).float(),
+        zeros,
+        zeros,
+        torch.ones(lanes, steps, dtype=torch.bool),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +100,10 @@ def test_shuffled_actions_cost_more(trained):  # check 13
 def test_lag_scan_of_the_actions_has_its_minimum_at_zero(trained):  # check 12
     batch = toy_clips(trained, 64, 1001)
     real = batch.latents[:, trained.context_length :]
-    errors = {lag: float((dream(trained, batch, batch.actions.roll(lag, dims=1)) - real).square().mean())
-              for lag in (-2, -1, 0, 1, 2)}
+    errors = {
+        lag: float((dream(trained, batch, batch.actions.roll(lag, dims=1)) - real).square().mean())
+        for lag in (-2, -1, 0, 1, 2)
+    }
     assert min(errors, key=errors.__getitem__) == 0
 
 

@@ -161,7 +161,7 @@ def test_next_step(tiny_world: Path):
     envs.step([0, 0])
     _, _, _, truncated, info = envs.step([0, 0])
     assert truncated.tolist() == [False, True]
-    _, rewards, terminated, truncated, info = envs.step([0, 0])
+    _, rewards, _terminated, truncated, info = envs.step([0, 0])
     assert truncated.tolist() == [True, False]
     assert info["step"].tolist() == [3, 0]
     assert rewards[1] == 0
@@ -291,7 +291,7 @@ def test_make_vec(tiny_world: Path):
     assert envs.num_envs == 3
     envs.reset(seed=0)
     for _ in range(5):
-        *_, truncated, _ = envs.step(envs.action_space.sample())
+        *_, _truncated, _ = envs.step(envs.action_space.sample())
     assert envs.spec.id == "Dream-v0"
     again = gym.make_vec(envs.spec)
     assert again.num_envs == 3

@@ -119,8 +119,16 @@ def test_terms_are_averaged_by_their_own_count_and_teacher_has_no_gradient():  #
     clean = torch.zeros(4, 1, 1, 1)
     weight = torch.tensor(2.0, requires_grad=True)
     level, size = torch.zeros(4, dtype=torch.long), torch.tensor([6, 6, 6, 0])
-    terms = shortcut_loss(lambda z, m, i: weight * torch.ones_like(z), clean, clean, level, size, SCHEDULE, ramp=0.0,
-                          teacher=lambda z, m, i: 3 * weight * torch.ones_like(z))
+    terms = shortcut_loss(
+        lambda z, m, i: weight * torch.ones_like(z),
+        clean,
+        clean,
+        level,
+        size,
+        SCHEDULE,
+        ramp=0.0,
+        teacher=lambda z, m, i: 3 * weight * torch.ones_like(z),
+    )
     assert float(terms.flow.detach()) == pytest.approx(4.0)  # (2 - 0)^2 over three entries, not diluted by the fourth
     assert float(terms.bootstrap.detach()) == pytest.approx(16.0)  # (2 - 6)^2
     (gradient,) = torch.autograd.grad(terms.bootstrap, weight)

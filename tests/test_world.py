@@ -207,7 +207,7 @@ def test_wrong_steps(world: World):
         world.step(state, np.array([0, 1]), steps=3)
     with pytest.raises(ValueError, match="at most 8"):
         world.step(state, np.array([0, 1]), steps=16)
-    with pytest.raises(ValueError, match="start 4 is not there.*0 to 3"):
+    with pytest.raises(ValueError, match=r"start 4 is not there.*0 to 3"):
         world.start_at(4)
     with pytest.raises(ValueError, match="latents have shape"):
         world.decode(torch.zeros(1, 2, 2, 2))
@@ -223,7 +223,7 @@ def test_unknown_device_and_dtype(tiny_world: Path):
 def test_parts_that_do_not_fit_each_other(world: World):
     config = WorldConfig.from_json(world.config.to_json())
     config.action_space = {"type": "Discrete", "n": 3, "start": 0}
-    with pytest.raises(ValueError, match="action sizes.*3 and 6"):
+    with pytest.raises(ValueError, match=r"action sizes.*3 and 6"):
         World(config, world.tokenizer, world.dynamics, world.heads)
 
 
@@ -250,9 +250,7 @@ def test_state_survives_bytes_and_pickle(world: World):
     state, _ = dream(world, begin(world, 2), 3)
     for copy in (WorldState.from_bytes(state.to_bytes()), pickle.loads(pickle.dumps(state))):
         assert equal(copy, state)
-        assert all(
-            torch.equal(a, b) for a, b in zip(dream(world, copy, 4)[1], dream(world, state, 4)[1], strict=True)
-        )
+        assert all(torch.equal(a, b) for a, b in zip(dream(world, copy, 4)[1], dream(world, state, 4)[1], strict=True))
     with pytest.raises(ValueError, match="hold no state"):
         WorldState.from_bytes(state.to_bytes()[:-10])
 
@@ -327,11 +325,11 @@ def test_saving_never_replaces_something_else(world: World, tmp_path: Path):
 
 
 def test_unknown_world(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no world 'nonsense'.*bundled worlds"):
+    with pytest.raises(FileNotFoundError, match=r"no world 'nonsense'.*bundled worlds"):
         World.load("nonsense")
     with pytest.raises(FileNotFoundError, match="no world"):
         World.load(tmp_path / "nothing" / "here")
-    with pytest.raises(FileNotFoundError, match="it has no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"it has no config.json"):
         World.load(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError, match="is a file"):
@@ -420,7 +418,7 @@ def test_damaged_starts(folder: Path):
     whole = picture.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", b"not a picture"):
         picture.write_bytes(damage)
-        with pytest.raises(ValueError, match="starts in .* are damaged"):
+        with pytest.raises(ValueError, match=r"starts in .* are damaged"):
             World.load(folder)
     picture.write_bytes((folder / "starts" / "002.png").read_bytes())
     with pytest.raises(ValueError, match=r"001\.png has 64x144 pixels, but 6 frames"):
@@ -463,7 +461,7 @@ def test_worlds_from_the_hub(tiny_world: Path, monkeypatch: pytest.MonkeyPatch):
     def download(repository, revision, allow_patterns, **_):
         asked.append((repository, revision))
         assert "world.safetensors" in allow_patterns
-        assert not any("*" == pattern or pattern.endswith((".py", ".bin", ".pt")) for pattern in allow_patterns)
+        assert not any(pattern == "*" or pattern.endswith((".py", ".bin", ".pt")) for pattern in allow_patterns)
         return str(tiny_world)
 
     fake_hub(monkeypatch, download)

@@ -1,1 +1,1 @@
-"""neuralsim.data"""
+"""Episodes and latents on disk, training clips, and readers and writers for other people's formats."""

@@ -40,14 +40,18 @@ class ClipSampler:
         self.episodes = [episode for episode in episodes if len(episode) >= predicted]
         if not self.episodes:
             longest = max((len(episode) for episode in episodes), default=0)
-            raise ValueError(f"the longest of {len(episodes)} episodes has {longest} steps, but clips predict {predicted}"
-                             " frames: record longer episodes or lower rollout")
+            raise ValueError(
+                f"the longest of {len(episodes)} episodes has {longest} steps, but clips predict {predicted}"
+                " frames: record longer episodes or lower rollout"
+            )
         self.clip_length, self.predicted, self.seed = clip_length, predicted, seed
         self.event_fraction, self.start_fraction = event_fraction, start_fraction
         # A clip is named by the index of its last frame, which runs from `predicted` to T.
         self.counts = np.array([len(episode) - predicted + 1 for episode in self.episodes])
         self.cumulative = self.counts.cumsum()
-        events = [((episode.rewards != 0) | (episode.terminated > 0)).nonzero()[:, 0].numpy() for episode in self.episodes]
+        events = [
+            ((episode.rewards != 0) | (episode.terminated > 0)).nonzero()[:, 0].numpy() for episode in self.episodes
+        ]
         self.events = np.concatenate([np.stack([np.full(len(e), i), e], axis=1) for i, e in enumerate(events)])
 
     def draw(self, step: int, batch_size: int) -> ClipBatch:
@@ -78,5 +82,10 @@ def cut_clip(episode: LatentEpisode, last: int, length: int) -> tuple[torch.Tens
     steps = frames[:-1]
     known = (steps >= 0).float()
     inside = steps.clamp(min=0)
-    return (latents, episode.actions[inside] * known[:, None], episode.rewards[inside] * known,
-            episode.terminated[inside] * known, valid)
+    return (
+        latents,
+        episode.actions[inside] * known[:, None],
+        episode.rewards[inside] * known,
+        episode.terminated[inside] * known,
+        valid,
+    )

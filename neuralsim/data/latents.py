@@ -60,7 +60,9 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray, batch: int = 128) ->
     return torch.cat([tokenizer.encode(part).to(torch.bfloat16).cpu() for part in parts])
 
 
-def load_latents(store: EpisodeStore, ids: list[int], tokenizer: Tokenizer, folder: Path | None = None) -> list[LatentEpisode]:
+def load_latents(
+    store: EpisodeStore, ids: list[int], tokenizer: Tokenizer, folder: Path | None = None
+) -> list[LatentEpisode]:
     """Latent episodes, encoded now where the folder does not hold them yet.
 
     Args:
@@ -78,13 +80,15 @@ def load_latents(store: EpisodeStore, ids: list[int], tokenizer: Tokenizer, fold
         path = _path(home, i)
         if not path.exists():
             write_tensors(path, {"latents": encode_frames(tokenizer, store.frames(i, 0, store.length(i) + 1))})
-        episodes.append(LatentEpisode(
-            i,
-            read_tensors(path)[0]["latents"],
-            torch.from_numpy(codec.encode(store.actions(i))),
-            torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
-            torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
-        ))
+        episodes.append(
+            LatentEpisode(
+                i,
+                read_tensors(path)[0]["latents"],
+                torch.from_numpy(codec.encode(store.actions(i))),
+                torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
+                torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
+            )
+        )
     return episodes
 
 

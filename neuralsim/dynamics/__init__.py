@@ -10,7 +10,11 @@ from neuralsim.dynamics.base import ClipBatch, Dynamics, State
 __all__ = ["DYNAMICS", "ClipBatch", "Dynamics", "State", "build_dynamics"]
 
 DYNAMICS = {
-    "convolutional": ("neuralsim.dynamics.convolutional", "ConvolutionalDynamics", "ConvolutionalDynamicsConfig"),
+    "convolutional": (
+        "neuralsim.dynamics.convolutional",
+        "ConvolutionalDynamics",
+        "ConvolutionalDynamicsConfig",
+    ),
     "transformer": ("neuralsim.dynamics.transformer", "TransformerDynamics", "TransformerDynamicsConfig"),
 }
 

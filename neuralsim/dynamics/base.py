@@ -62,6 +62,13 @@ class Dynamics(nn.Module, ABC):
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on a batch of clips, and its metrics (detached scalars)."""
 
+    def set_progress(self, share: float) -> None:
+        """Tells how much of the run is done, in [0, 1], for what comes in gradually."""
+
+    def compile_parts(self) -> None:
+        """Compiles what is worth compiling: by default the whole forward pass."""
+        self.compile()
+
     def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """As :meth:`forward`, plus the model's own frames where it makes some.
 

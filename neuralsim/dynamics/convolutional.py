@@ -196,8 +196,13 @@ class ConvolutionalDynamics(Dynamics):
         self.progress = 0.0
 
     def set_progress(self, share: float) -> None:
-        """Tells how much of the run is done, in [0, 1]: shortcuts and self-generated context come in with it."""
+        """Shortcuts and self-generated context come in with the share of the run that is done."""
         self.progress = share
+
+    def compile_parts(self) -> None:
+        """Compiles both networks; the unrolled loop around them would make one huge graph."""
+        self.past.compile()
+        self.denoiser.compile()
 
     def features(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Reads the past.
@@ -268,8 +273,11 @@ class ConvolutionalDynamics(Dynamics):
         loss = self.scale(flow_loss)
         loss = loss + (bootstrap_loss * (loss / flow_loss).detach() if shortcuts else 0.0)
         error, copy = torch.stack(errors), torch.stack(copies)
-        metrics = {"flow": flow_loss.detach(), "relative_to_copy": error.nanmean() / copy.mean(),
-                   "relative_last_frame": error[-1].nanmean() / copy[-1].mean()}
+        metrics = {
+            "flow": flow_loss.detach(),
+            "relative_to_copy": error.nanmean() / copy.mean(),
+            "relative_last_frame": error[-1].nanmean() / copy[-1].mean(),
+        }
         if shortcuts:
             metrics["bootstrap"] = bootstrap_loss.detach()
         return loss, metrics, torch.stack(own_frames, dim=1)
@@ -294,8 +302,10 @@ class ConvolutionalDynamics(Dynamics):
         unknown = past - actions.shape[1]
         if unknown > 0:
             actions = torch.cat([actions.new_zeros(len(actions), unknown, self.action_size), actions], dim=1)
-        return {"latents": latents[:, -self.context_length :].contiguous(),
-                "actions": actions[:, actions.shape[1] - past :].contiguous()}
+        return {
+            "latents": latents[:, -self.context_length :].contiguous(),
+            "actions": actions[:, actions.shape[1] - past :].contiguous(),
+        }
 
     def step(
         self, state: State, action: Tensor, noise: Tensor, steps: int, bounds: tuple[Tensor, Tensor]
@@ -305,9 +315,16 @@ class ConvolutionalDynamics(Dynamics):
         actions = torch.cat([state["actions"], action[:, None].to(state["actions"].dtype)], dim=1)
         context = latents[:, [-offset for offset in self.history]]
         features, last = self.features(context, actions)
-        sampled, first = sample(lambda z, level, size: self.predict(features, last, z, level, size),
-                                noise[:, 0], steps, self.schedule)
+        sampled, first = sample(
+            lambda z, level, size: self.predict(features, last, z, level, size),
+            noise[:, 0],
+            steps,
+            self.schedule,
+        )
         latent = torch.minimum(torch.maximum(sampled, bounds[0]), bounds[1]).to(latents.dtype)
         uncertainty = (sampled - first).float().square().mean((1, 2, 3)).sqrt()
-        following = {"latents": torch.cat([latents[:, 1:], latent[:, None]], dim=1), "actions": actions[:, 1:]}
+        following = {
+            "latents": torch.cat([latents[:, 1:], latent[:, None]], dim=1),
+            "actions": actions[:, 1:],
+        }
         return latent, following, uncertainty

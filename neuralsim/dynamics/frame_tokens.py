@@ -74,9 +74,7 @@ class FrameTokens(nn.Module):
         super().__init__()
         height, width, latent_channels = latent_shape
         if height % patch or width % patch:
-            raise ValueError(
-                f"latents of {height}x{width} cannot be cut into squares of {patch}: choose another patch"
-            )
+            raise ValueError(f"latents of {height}x{width} cannot be cut into squares of {patch}: choose another patch")
         self.patch, self.rows, self.residual = patch, height // patch, residual
         grid = torch.cartesian_prod(torch.arange(height // patch), torch.arange(width // patch))
         placeless = torch.zeros(2 + registers + agents, 2, dtype=torch.long)

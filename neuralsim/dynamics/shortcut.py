@@ -170,9 +170,7 @@ def shortcut_loss(
             first = teach(z, level, finer)
             moved = half_step(z, first, tau, d)
             halfway = level + schedule.max_steps // 2 ** (size + 1).clamp(max=schedule.finest)
-            second = teach(
-                torch.where(expand_to(is_flow, z), z, moved), torch.where(is_flow, level, halfway), finer
-            )
+            second = teach(torch.where(expand_to(is_flow, z), z, moved), torch.where(is_flow, level, halfway), finer)
             target = torch.where(expand_to(is_flow, clean), clean, bootstrap_target(first, second, tau, d))
     prediction = predict(z, level, size)
     squared = (prediction.float() - target.float()).square()
@@ -209,9 +207,7 @@ def sample(predict: Predict, noise: Tensor, steps: int, schedule: Schedule) -> t
     """
     check_power_of_two(steps, "sampling steps")
     if steps > schedule.max_steps:
-        raise ValueError(
-            f"sampling steps are {steps}, but this model was trained for at most {schedule.max_steps}"
-        )
+        raise ValueError(f"sampling steps are {steps}, but this model was trained for at most {schedule.max_steps}")
     lanes = noise.shape[0]
     size = torch.full((lanes,), int(math.log2(steps)), dtype=torch.long, device=noise.device)
     z, first = noise, noise

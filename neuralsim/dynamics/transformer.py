@@ -91,9 +91,7 @@ class TransformerDynamics(Dynamics):
         super().__init__()
         self.config = config = config or TransformerDynamicsConfig()
         if config.max_steps < 4:
-            raise ValueError(
-                f"max_steps is {config.max_steps}; below 4 there is no noise level fit for the past"
-            )
+            raise ValueError(f"max_steps is {config.max_steps}; below 4 there is no noise level fit for the past")
         if min(config.context_length, config.rollout, config.short_length) < 1:
             raise ValueError(
                 f"context_length {config.context_length}, rollout {config.rollout} and short_length"

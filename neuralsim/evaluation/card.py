@@ -8,8 +8,12 @@ from typing import Any
 
 def render_card(card: dict[str, Any]) -> str:
     """The card as Markdown."""
-    lines = [f"# World card: {card['world']}", "",
-             f"A dream of `{card['env_id']}` with `{card['env_kwargs']}`, K = {card['sampling_steps']} sampling steps.", ""]
+    lines = [
+        f"# World card: {card['world']}",
+        "",
+        f"A dream of `{card['env_id']}` with `{card['env_kwargs']}`, K = {card['sampling_steps']} sampling steps.",
+        "",
+    ]
     lines += _origin(card)
     lines += _tokenizer(card["tokenizer"])
     lines += _open_loop(card)
@@ -17,10 +21,15 @@ def render_card(card: dict[str, Any]) -> str:
     if "closed_loop" in card:
         lines += _closed_loop(card)
     speed, parameters = card["speed"], card["parameters"]
-    lines += ["## Cost", "",
-              f"{speed['steps_per_second']:.0f} steps/s for one dream with pictures ({speed['threads']} threads, "
-              f"{speed['device']}). Parameters: "
-              + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items()) + ".", ""]
+    lines += [
+        "## Cost",
+        "",
+        f"{speed['steps_per_second']:.0f} steps/s for one dream with pictures ({speed['threads']} threads, "
+        f"{speed['device']}). Parameters: "
+        + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
+        + ".",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -29,13 +38,19 @@ def _origin(card: dict[str, Any]) -> list[str]:
     recordings = trained.get("recordings", {})
     lines = ["## Where it comes from", ""]
     if recordings:
-        lines.append(f"- Trained on {recordings['episodes']} episodes, {recordings['steps']:,} steps: "
-                     f"`{recordings['command']}`")
+        lines.append(
+            f"- Trained on {recordings['episodes']} episodes, {recordings['steps']:,} steps: `{recordings['command']}`"
+        )
     for part in ("tokenizer", "dynamics"):
         if "seconds" in trained.get(part, {}):
             spent = trained[part]
-            lines.append(f"- {part.capitalize()}: {spent['steps']:,} training steps in {spent['seconds'] / 60:.0f} minutes")
-    lines += [f"- Judged on {held['episodes']} held-out episodes, {held['steps']:,} steps: `{held['command']}`", ""]
+            lines.append(
+                f"- {part.capitalize()}: {spent['steps']:,} training steps in {spent['seconds'] / 60:.0f} minutes"
+            )
+    lines += [
+        f"- Judged on {held['episodes']} held-out episodes, {held['steps']:,} steps: `{held['command']}`",
+        "",
+    ]
     return lines
 
 
@@ -47,18 +62,34 @@ def _tokenizer(figures: dict[str, Any]) -> list[str]:
         ghost = name.startswith("no_ghost_")
         label = f"no ghost of the {name[9:]}" if ghost else f"{name} within 1 pixel"
         rows.append(f"| {label} | {percent(value)} |")
-    return ["## Tokenizer", "", f"{figures['frames']:,} held-out frames, encoded and decoded.", "",
-            "| | |", "|---|---|", *rows, ""]
+    return [
+        "## Tokenizer",
+        "",
+        f"{figures['frames']:,} held-out frames, encoded and decoded.",
+        "",
+        "| | |",
+        "|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def _open_loop(card: dict[str, Any]) -> list[str]:
     table = card["open_loop"]
     horizons = list(table)
-    lines = ["## Open loop", "", f"{card['clips']} held-out clips, recorded actions; share of the frames that hold the "
-             "thing in which it is within its tolerance, with 95 % intervals over clips.", "",
-             "| horizon | " + " | ".join(horizons) + " |", "|---" * (len(horizons) + 1) + "|"]
+    lines = [
+        "## Open loop",
+        "",
+        f"{card['clips']} held-out clips, recorded actions; share of the frames that hold the "
+        "thing in which it is within its tolerance, with 95 % intervals over clips.",
+        "",
+        "| horizon | " + " | ".join(horizons) + " |",
+        "|---" * (len(horizons) + 1) + "|",
+    ]
     for source in ("dream", "copy", "tokenizer"):
-        lines.append(f"| PSNR {_LABEL[source]} | " + " | ".join(f"{table[h]['psnr'][source]:.1f}" for h in horizons) + " |")
+        lines.append(
+            f"| PSNR {_LABEL[source]} | " + " | ".join(f"{table[h]['psnr'][source]:.1f}" for h in horizons) + " |"
+        )
     things = [name for name in table[horizons[0]] if name != "psnr" and not name.startswith("false_")]
     for thing in things:
         for source in ("dream", "copy", "tokenizer"):
@@ -70,7 +101,12 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
 
 
 def _events(events: dict[str, Any]) -> list[str]:
-    lines = ["## Rewards and ends on real transitions", "", "| | precision | recall | real events |", "|---|---|---|---|"]
+    lines = [
+        "## Rewards and ends on real transitions",
+        "",
+        "| | precision | recall | real events |",
+        "|---|---|---|---|",
+    ]
     for name, row in events.items():
         lines.append(f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['real']} |")
     return [*lines, ""]
@@ -78,9 +114,15 @@ def _events(events: dict[str, Any]) -> list[str]:
 
 def _closed_loop(card: dict[str, Any]) -> list[str]:
     dream, real = card["closed_loop"]["dream"], card["closed_loop"]["real"]
-    lines = ["## Closed loop", "", f"A scripted player of skill {card['skill']} acts on the frames alone: "
-             f"{card['lanes']} lanes of {card['steps']} steps, in the dream and in the real game.", "",
-             "| | dream | real |", "|---|---|---|"]
+    lines = [
+        "## Closed loop",
+        "",
+        f"A scripted player of skill {card['skill']} acts on the frames alone: "
+        f"{card['lanes']} lanes of {card['steps']} steps, in the dream and in the real game.",
+        "",
+        "| | dream | real |",
+        "|---|---|---|",
+    ]
     lines += [f"| {name.replace('_', ' ')} | {_number(dream[name])} | {_number(real[name])} |" for name in dream]
     return [*lines, ""]
 

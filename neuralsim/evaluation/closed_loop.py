@@ -33,8 +33,15 @@ class Play:
     ended: np.ndarray
 
 
-def play_dream(world: World, lanes: int, steps: int, sampling_steps: int, skill: float, seed: int = 0,
-               progress: Any = None) -> Play:
+def play_dream(
+    world: World,
+    lanes: int,
+    steps: int,
+    sampling_steps: int,
+    skill: float,
+    seed: int = 0,
+    progress: Any = None,
+) -> Play:
     """Scripted players, each in its own dream from a start at the beginning of a game."""
     beginnings = [i for i, start in enumerate(world.starts) if start.kind == "beginning"] or range(len(world.starts))
     rng = np.random.default_rng(seed)
@@ -64,7 +71,7 @@ def play_dream(world: World, lanes: int, steps: int, sampling_steps: int, skill:
 def play_real(world: World, lanes: int, steps: int, skill: float, seed: int = 0, progress: Any = None) -> Play:
     """The same players in the real environment the world was learned from; they see frames only, as in the dream."""
     env = make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing)
-    frames, rewards, ended = [], [], []
+    columns: tuple[list[np.ndarray], ...] = ([], [], [])
     for lane in range(lanes):
         player = PongPlayer(skill, seed=seed + lane)
         frame, _ = env.reset(seed=seed + lane)
@@ -77,12 +84,12 @@ def play_real(world: World, lanes: int, steps: int, skill: float, seed: int = 0,
             if over:
                 frame, _ = env.reset()
                 player.reset()
-        for column, row in zip((frames, rewards, ended), rows, strict=True):
+        for column, row in zip(columns, rows, strict=True):
             column.append(np.stack(row))
         if progress is not None:
             progress()
     env.close()
-    return Play(np.stack(frames), np.stack(rewards), np.stack(ended))
+    return Play(*(np.stack(column) for column in columns))
 
 
 def describe(play: Play, probes: Probes) -> dict[str, float]:

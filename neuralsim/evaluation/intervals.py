@@ -27,7 +27,12 @@ def share(hits: np.ndarray, of: np.ndarray, resamples: int = 1000, seed: int = 0
     totals = all_[draws].sum(1)
     rates = good[draws].sum(1)[totals > 0] / totals[totals > 0]
     low, high = np.quantile(rates, [0.025, 0.975])
-    return {"value": float(good.sum() / all_.sum()), "low": float(low), "high": float(high), "n": int(all_.sum())}
+    return {
+        "value": float(good.sum() / all_.sum()),
+        "low": float(low),
+        "high": float(high),
+        "n": int(all_.sum()),
+    }
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralsim.actions import map_actions
+from neuralsim.actions import slice_actions
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.intervals import psnr, share
 from neuralsim.evaluation.probes import Probes, find
@@ -43,8 +43,10 @@ def draw_clips(store: EpisodeStore, count: int, context: int, horizon: int, seed
     usable = [i for i in store.ids if store.length(i) + 1 >= length]
     if not usable:
         longest = max((store.length(i) for i in store.ids), default=0)
-        raise ValueError(f"clips of {length} frames do not fit: the longest of {len(store)} episodes in {store.path} "
-                         f"has {longest} steps")
+        raise ValueError(
+            f"clips of {length} frames do not fit: the longest of {len(store)} episodes in {store.path} "
+            f"has {longest} steps"
+        )
     rng = np.random.default_rng(seed)
     weights = np.array([store.length(i) + 2 - length for i in usable], float)
     frames, actions, rewards = [], [], []
@@ -52,7 +54,7 @@ def draw_clips(store: EpisodeStore, count: int, context: int, horizon: int, seed
         begin = int(rng.integers(store.length(episode) + 2 - length))
         frames.append(store.frames(episode, begin, begin + length))
         cut = slice(begin, begin + length - 1)
-        actions.append(map_actions(lambda a, c=cut: np.asarray(a)[c], store.actions(episode)))
+        actions.append(slice_actions(store.actions(episode), cut))
         rewards.append(store.rewards(episode)[cut])
     return Clips(np.stack(frames), _stack(actions), np.stack(rewards), context)
 
@@ -68,16 +70,25 @@ def _stack(batches: list[Any]) -> Any:
 def dream_clips(world: World, clips: Clips, steps: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Dreams the clips' actions after their context; yields (frames ``(N, h, w, 3)``, rewards ``(N,)``) per step."""
     c, horizon = clips.context, clips.frames.shape[1] - clips.context
-    state = world.start(clips.frames[:, :c], map_actions(lambda a: a[:, : c - 1], clips.actions),
-                        seed=list(range(seed, seed + len(clips.frames))))
+    state = world.start(
+        clips.frames[:, :c],
+        slice_actions(clips.actions, (slice(None), slice(c - 1))),
+        seed=list(range(seed, seed + len(clips.frames))),
+    )
     for t in range(c - 1, c - 1 + horizon):
-        state, said = world.step(state, map_actions(lambda a, t=t: a[:, t], clips.actions), steps=steps)
+        state, said = world.step(state, slice_actions(clips.actions, (slice(None), t)), steps=steps)
         yield world.decode(said.latent).cpu().numpy(), said.reward.cpu().numpy()
 
 
 def open_loop(
-    world: World, store: EpisodeStore, probes: Probes | None, clips: int, horizons: tuple[int, ...], steps: int,
-    batch: int = 32, progress: Any = None,
+    world: World,
+    store: EpisodeStore,
+    probes: Probes | None,
+    clips: int,
+    horizons: tuple[int, ...],
+    steps: int,
+    batch: int = 32,
+    progress: Any = None,
 ) -> dict[str, Any]:
     """Fidelity by horizon, beside copying the last frame and the tokenizer's own ceiling.
 
@@ -94,8 +105,12 @@ def open_loop(
     context = world.dynamics.context_length
     drawn = draw_clips(store, clips, context, max(horizons), seed=11)
     for begin in range(0, clips, batch):
-        part = Clips(drawn.frames[begin : begin + batch], map_actions(lambda a, b=begin: a[b : b + batch], drawn.actions),
-                     drawn.rewards[begin : begin + batch], context)
+        part = Clips(
+            drawn.frames[begin : begin + batch],
+            slice_actions(drawn.actions, slice(begin, begin + batch)),
+            drawn.rewards[begin : begin + batch],
+            context,
+        )
         last = part.frames[:, context - 1]
         for h, (dreamed, _) in enumerate(dream_clips(world, part, steps, seed=begin), start=1):
             if progress is not None:
@@ -117,8 +132,9 @@ def open_loop(
                         note(f"{thing.name}/truth", h, truth[thing.name].present)
     table: dict[str, Any] = {}
     for h in horizons:
-        row: dict[str, Any] = {name: float(np.concatenate(rows[f"psnr/{name}"][h]).mean())
-                               for name in ("dream", "copy", "tokenizer")}
+        row: dict[str, Any] = {
+            name: float(np.concatenate(rows[f"psnr/{name}"][h]).mean()) for name in ("dream", "copy", "tokenizer")
+        }
         entry: dict[str, Any] = {"psnr": row}
         for thing in probes.things if probes else ():
             truth_present = np.concatenate(rows[f"{thing.name}/truth"][h])[:, None]
@@ -127,7 +143,8 @@ def open_loop(
                 for name in ("dream", "copy", "tokenizer")
             }
             entry[f"false_{thing.name}"] = share(
-                np.concatenate(rows[f"{thing.name}/dream/seen"][h])[:, None], ~truth_present)
+                np.concatenate(rows[f"{thing.name}/dream/seen"][h])[:, None], ~truth_present
+            )
         table[str(h)] = entry
     return table
 
@@ -159,8 +176,12 @@ def teacher_forced_events(world: World, store: EpisodeStore, progress: Any = Non
     result: dict[str, Any] = {}
     for kind in ("reward", "end"):
         hit, said_n, real_n = (counts[f"{kind}_{key}"] for key in ("hit", "said", "real"))
-        result[kind] = {"precision": hit / said_n if said_n else float("nan"),
-                        "recall": hit / real_n if real_n else float("nan"), "said": said_n, "real": real_n}
+        result[kind] = {
+            "precision": hit / said_n if said_n else float("nan"),
+            "recall": hit / real_n if real_n else float("nan"),
+            "said": said_n,
+            "real": real_n,
+        }
     return result
 
 
@@ -168,11 +189,15 @@ def tokenizer_fidelity(world: World, store: EpisodeStore, probes: Probes | None,
     """What encoding and decoding alone does to real frames: PSNR, and every thing within one pixel."""
     ids = list(store.ids)
     per_episode = max(1, count // len(ids))
-    frames = np.concatenate([
-        store.frames(i, 0, store.length(i) + 1)[np.linspace(0, store.length(i), per_episode).astype(int)] for i in ids
-    ])
-    decoded = np.concatenate([world.decode(world.encode(part[:, None])[:, 0]).cpu().numpy()
-                              for part in np.array_split(frames, max(1, len(frames) // 100))])
+    frames = np.concatenate(
+        [store.frames(i, 0, store.length(i) + 1)[np.linspace(0, store.length(i), per_episode).astype(int)] for i in ids]
+    )
+    decoded = np.concatenate(
+        [
+            world.decode(world.encode(part[:, None])[:, 0]).cpu().numpy()
+            for part in np.array_split(frames, max(1, len(frames) // 100))
+        ]
+    )
     result: dict[str, Any] = {"psnr": float(psnr(decoded, frames).mean()), "frames": len(frames)}
     if probes is not None:
         truth, seen = find(probes, frames), find(probes, decoded)
@@ -180,5 +205,7 @@ def tokenizer_fidelity(world: World, store: EpisodeStore, probes: Probes | None,
             there = truth[thing.name].present
             near = seen[thing.name].distance(truth[thing.name]) <= 1.0
             result[thing.name] = float(near[there].mean())
-            result[f"no_ghost_{thing.name}"] = float((~seen[thing.name].present[~there]).mean()) if (~there).any() else None
+            result[f"no_ghost_{thing.name}"] = (
+                float((~seen[thing.name].present[~there]).mean()) if (~there).any() else None
+            )
     return result

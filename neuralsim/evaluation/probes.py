@@ -60,6 +60,11 @@ PROBES = {
 """Probes by the name that a world's config gives."""
 
 
+def probes_for(env_id: str) -> str | None:
+    """Name of the probes that can read an environment's frames, or None."""
+    return "pong" if "pong" in env_id.lower() else None
+
+
 @dataclass
 class Found:
     """Where a thing was found on a batch of frames ``(...)``.

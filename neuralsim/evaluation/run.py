@@ -64,12 +64,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     probes = PROBES[world.config.probes] if world.config.probes else None
     closed = probes is not None and config.lanes > 0
     card: dict[str, Any] = {
-        "world": world.config.name, "env_id": world.config.env_id, "env_kwargs": world.config.env_kwargs,
-        "sampling_steps": config.sampling_steps, "trained_on": world.config.trained_on,
+        "world": world.config.name,
+        "env_id": world.config.env_id,
+        "env_kwargs": world.config.env_kwargs,
+        "sampling_steps": config.sampling_steps,
+        "trained_on": world.config.trained_on,
         "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
-        "clips": config.clips, "lanes": config.lanes, "steps": config.steps, "skill": config.skill,
-        "parameters": {part: sum(p.numel() for p in getattr(world, part).parameters())
-                       for part in ("tokenizer", "dynamics", "heads")},
+        "clips": config.clips,
+        "lanes": config.lanes,
+        "steps": config.steps,
+        "skill": config.skill,
+        "parameters": {
+            part: sum(p.numel() for p in getattr(world, part).parameters())
+            for part in ("tokenizer", "dynamics", "heads")
+        },
     }
     batches = -(-config.clips // 32)
     total = 1 + len(store) + batches * max(HORIZONS) + (config.steps + config.lanes if closed else 0)
@@ -79,7 +87,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         card["tokenizer"] = tokenizer_fidelity(world, store, probes)
         tick()
         card["events"] = teacher_forced_events(world, store, tick)
-        card["open_loop"] = open_loop(world, store, probes, config.clips, HORIZONS, config.sampling_steps, progress=tick)
+        card["open_loop"] = open_loop(
+            world, store, probes, config.clips, HORIZONS, config.sampling_steps, progress=tick
+        )
         if closed:
             assert probes is not None
             dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
@@ -101,14 +111,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def check_same_game(world: World, store: EpisodeStore) -> None:
     """Raises ValueError unless the recordings are of the world's game, frame size and actions."""
-    pairs = (("env_id", world.config.env_id, store.info.env_id),
-             ("frame shape", tuple(world.config.frame_shape), tuple(store.info.frame_shape)),
-             ("action space", world.config.action_space, store.info.action_space),
-             ("preprocessing", world.config.preprocessing, store.info.preprocessing))
+    pairs = (
+        ("env_id", world.config.env_id, store.info.env_id),
+        ("frame shape", tuple(world.config.frame_shape), tuple(store.info.frame_shape)),
+        ("action space", world.config.action_space, store.info.action_space),
+        ("preprocessing", world.config.preprocessing, store.info.preprocessing),
+    )
     for name, of_world, of_data in pairs:
         if of_world != of_data:
-            raise ValueError(f"{store.path} has {name} {of_data}, but the world has {of_world}: "
-                             "evaluate on recordings of the same environment and preprocessing")
+            raise ValueError(
+                f"{store.path} has {name} {of_data}, but the world has {of_world}: "
+                "evaluate on recordings of the same environment and preprocessing"
+            )
 
 
 def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:
@@ -121,5 +135,9 @@ def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:
             began = time.perf_counter()
         state, said = world.step(state, action, steps=steps)
         world.decode(said.latent)
-    return {"steps_per_second": count / (time.perf_counter() - began), "device": world.device.type,
-            "threads": torch.get_num_threads(), "machine": f"{platform.machine()} {world.device.type}"}
+    return {
+        "steps_per_second": count / (time.perf_counter() - began),
+        "device": world.device.type,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()} {world.device.type}",
+    }

@@ -56,9 +56,11 @@ class Tokenizer(nn.Module, ABC):
             ValueError: If the frames have another shape than ``frame_shape``.
         """
         if tuple(frames.shape[-3:]) != self.frame_shape:
-            raise ValueError(f"frames have shape {tuple(frames.shape)}, but this tokenizer reads (..., "
-                             f"{', '.join(map(str, self.frame_shape))}); resize them as the world's "
-                             "preprocessing says")
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}, but this tokenizer reads (..., "
+                f"{', '.join(map(str, self.frame_shape))}); resize them as the world's "
+                "preprocessing says"
+            )
         lead = frames.shape[:-3]
         flat = frames.reshape(-1, *self.frame_shape).to(self.latent_center.device)
         flat = flat.to(self.latent_center.dtype) / 255 if flat.dtype == torch.uint8 else flat

@@ -1,1 +1,1 @@
-"""neuralsim.training"""
+"""Training: one loop for every model, one file per phase."""

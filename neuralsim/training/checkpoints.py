@@ -16,8 +16,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Writes a safetensors file so that ``path`` is at any moment the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, str(temporary),
-                  metadata={"format": "pt", **(metadata or {})})
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            str(temporary),
+            metadata={"format": "pt", **(metadata or {})},
+        )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -37,7 +40,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int, seconds: float
+    path: Path,
+    model: nn.Module,
+    ema: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
 ) -> None:
     """Writes all that a run needs to go on; see :func:`load_checkpoint`."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -74,8 +82,11 @@ def load_checkpoint(
         ema[name].copy_(value)
     for group, names in zip(optimizer.param_groups, _parameter_names(model, optimizer), strict=True):
         for parameter, name in zip(group["params"], names, strict=True):
-            state = {key: sections["optimizer"][f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")
-                     if f"{name}.{key}" in sections["optimizer"]}
+            state = {
+                key: sections["optimizer"][f"{name}.{key}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{name}.{key}" in sections["optimizer"]
+            }
             if state:
                 optimizer.state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device, memory_format=torch.preserve_format)

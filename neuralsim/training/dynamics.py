@@ -18,6 +18,7 @@ from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
+from neuralsim.evaluation.probes import PROBES, Probes, find, probes_for
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.loop import LoopConfig, TrainingRun
@@ -69,7 +70,7 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
     """An untrained model whose sizes follow the tokenizer's latents and the actions."""
     height, width, channels = tokenizer.latent_shape
     sizes = {"height": height, "width": width, "latent_channels": channels, "action_size": action_size}
-    chosen = run.convolutional if run.kind == "convolutional" else run.transformer
+    chosen: Any = run.convolutional if run.kind == "convolutional" else run.transformer
     config = dataclasses.replace(chosen, **sizes)
     dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
     return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)))
@@ -92,21 +93,35 @@ def train_dynamics(run: DynamicsRun) -> None:
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
     predicted = model.dynamics.clip_length - model.dynamics.context_length
-    sampler = ClipSampler(episodes, model.dynamics.clip_length, predicted, run.event_fraction, run.start_fraction,
-                          run.loop.seed)
+    sampler = ClipSampler(
+        episodes, model.dynamics.clip_length, predicted, run.event_fraction, run.start_fraction, run.loop.seed
+    )
+
+    probes = PROBES.get(probes_for(store.info.env_id) or "")
 
     def evaluate(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, WorldModel)
-        return dream_held_out(model, tokenizer, held, folder / "pictures" / f"{step:07d}.png")
+        # Saved at every evaluation, so that the world can be packed and played while it trains.
+        save_part(folder / "dynamics.safetensors", model, "world model", description)
+        return dream_held_out(model, tokenizer, held, probes, folder / "pictures" / f"{step:07d}.png")
 
     description: dict[str, Any] = {
-        "kind": "dynamics", "env_id": store.info.env_id, "tokenizer": fingerprint(tokenizer),
-        "dynamics": part_config(model.dynamics), "heads": dataclasses.asdict(model.heads.config),
-        "batch_size": run.batch_size, "event_fraction": run.event_fraction, "start_fraction": run.start_fraction,
-        "init_from": str(run.init_from) if run.init_from else None, "episodes": len(episodes),
-        "frames": sum(len(episode) + 1 for episode in episodes), "loop": dataclasses.asdict(run.loop),
+        "kind": "dynamics",
+        "env_id": store.info.env_id,
+        "tokenizer": fingerprint(tokenizer),
+        "dynamics": part_config(model.dynamics),
+        "heads": dataclasses.asdict(model.heads.config),
+        "batch_size": run.batch_size,
+        "event_fraction": run.event_fraction,
+        "start_fraction": run.start_fraction,
+        "init_from": str(run.init_from) if run.init_from else None,
+        "episodes": len(episodes),
+        "frames": sum(len(episode) + 1 for episode in episodes),
+        "loop": dataclasses.asdict(run.loop),
     }
-    training = TrainingRun(model, lambda step: sampler.draw(step, run.batch_size), run.out, run.loop, description, evaluate)
+    training = TrainingRun(
+        model, lambda step: sampler.draw(step, run.batch_size), run.out, run.loop, description, evaluate
+    )
     training.run()
     model.load_state_dict(training.ema)
     save_part(run.out / "dynamics.safetensors", model, "world model", description)
@@ -114,14 +129,21 @@ def train_dynamics(run: DynamicsRun) -> None:
 
 @torch.no_grad()
 def dream_held_out(
-    model: WorldModel, tokenizer: Tokenizer, episodes: list[LatentEpisode], picture: Path, horizon: int = 20,
-    clips: int = 32, steps: int = 4,
+    model: WorldModel,
+    tokenizer: Tokenizer,
+    episodes: list[LatentEpisode],
+    probes: Probes | None,
+    picture: Path,
+    horizon: int = 20,
+    clips: int = 64,
+    steps: int = 4,
 ) -> dict[str, float]:
     """Dreams the recorded actions of held-out clips.
 
     Returns:
         ``error_N``: squared latent error at horizon N over that of copying the last frame (1 is no better than
-        copying), and the share of reward events that the head finds on real transitions, with its precision.
+        copying); ``<thing>_N``: the share of frames in which a probed thing is in its place; and the share of reward
+        events that the head finds on real transitions, with its precision.
     """
     dynamics = model.dynamics
     device = next(model.parameters()).device
@@ -134,15 +156,31 @@ def dream_held_out(
     dreamed = []
     for t in range(begin, begin + horizon):
         noise = torch.randn(clips, dynamics.noise_slots, *dynamics.latent_shape, generator=generator).to(device)
-        latent, state, _ = dynamics.step(state, batch.actions[:, t - 1], noise, min(steps, dynamics.max_steps), (low, high))
+        latent, state, _ = dynamics.step(
+            state, batch.actions[:, t - 1], noise, min(steps, dynamics.max_steps), (low, high)
+        )
         dreamed.append(latent)
     dream = torch.stack(dreamed, dim=1)
     real = batch.latents[:, begin:]
     copy = batch.latents[:, begin - 1 : begin]
-    figures = {f"error_{h}": float((dream[:, h - 1] - real[:, h - 1]).square().mean()
-                                   / (copy[:, 0] - real[:, h - 1]).square().mean()) for h in (1, 5, 10, 20) if h <= horizon}
-    found = model.heads(*(rearrange(x, "b t ... -> (b t) ...") for x in
-                          (batch.latents[:, begin - 1 : -1], real, batch.actions[:, begin - 1 :])))
+    figures = {
+        f"error_{h}": float(
+            (dream[:, h - 1] - real[:, h - 1]).square().mean() / (copy[:, 0] - real[:, h - 1]).square().mean()
+        )
+        for h in (1, 5, 10, 20)
+        if h <= horizon
+    }
+    for thing in probes.things if probes else ():
+        seen, truth = (find(probes, tokenizer.decode(z.to(device)).cpu().numpy())[thing.name] for z in (dream, real))
+        near = seen.distance(truth) <= thing.tolerance
+        for h in (5, 10, 20):
+            figures[f"{thing.name}_{h}"] = float(near[:, h - 1][truth.present[:, h - 1]].mean())
+    found = model.heads(
+        *(
+            rearrange(x, "b t ... -> (b t) ...")
+            for x in (batch.latents[:, begin - 1 : -1], real, batch.actions[:, begin - 1 :])
+        )
+    )
     paid = rearrange(batch.rewards[:, begin - 1 :], "b t -> (b t)")
     said = found.reward.abs() > 0.5 * paid.abs().max().clamp(min=1e-3)
     if (paid != 0).any():

@@ -21,11 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor, nn
 
-from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint, write_tensors
 from neuralsim.devices import autocast, choose_device
+from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint, write_tensors
 
 
 class TrainingDivergedError(ValueError):
@@ -119,7 +126,8 @@ class TrainingRun:
             print(f"resuming {self.out} at step {self.step}")
         _truncate_log(self.out / "metrics.jsonl", self.step)
         if config.compile:
-            model.compile()
+            # A model that unrolls in Python names the parts that are worth compiling.
+            (getattr(model, "compile_parts", None) or model.compile)()
         from torch.utils.tensorboard import SummaryWriter
 
         board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
@@ -153,13 +161,15 @@ class TrainingRun:
                 progress.console.print(f"stopped at step {self.step}; the same command resumes {self.out}")
                 raise
 
-    def _train_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
+    def _train_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> dict[str, Tensor]:
         config = self.config
         learning_rate = learning_rate_at(self.step, config)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        if hasattr(model, "set_progress"):
-            model.set_progress(self.step / config.steps)
+        if callable(set_progress := getattr(model, "set_progress", None)):
+            set_progress(self.step / config.steps)
         batch = self.draw_batch(self.step).to(device)
         # The noise of a step is a function of (seed, step), as the batch is.
         torch.manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
@@ -173,8 +183,12 @@ class TrainingRun:
         optimizer.step()
         self.step += 1
         self._update_ema(model)
-        return {**metrics, "loss": loss.detach(), "gradient_norm": norm.detach(),
-                "learning_rate": torch.tensor(learning_rate)}
+        return {
+            **metrics,
+            "loss": loss.detach(),
+            "gradient_norm": norm.detach(),
+            "learning_rate": torch.tensor(learning_rate),
+        }
 
     def _update_ema(self, model: nn.Module) -> None:
         # A short memory at first, so that the average does not hold on to the initial weights.
@@ -190,7 +204,8 @@ class TrainingRun:
 
     def _evaluate(self, model: nn.Module) -> dict[str, float]:
         assert self.evaluate is not None
-        with averaged_weights(model, self.ema), torch.no_grad():
+        # Evaluations come in other batch sizes, each of which would be compiled anew: they run as written.
+        with averaged_weights(model, self.ema), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             return self.evaluate(model, self.step, self.out)
 
     def _diverged(self, batch: Any, loss: Tensor, norm: Tensor) -> None:
@@ -198,8 +213,8 @@ class TrainingRun:
         path = self.out / "diverged_batch.safetensors"
         write_tensors(path, {k: v for k, v in tensors.items() if isinstance(v, Tensor)}, {"step": str(self.step)})
         raise TrainingDivergedError(
-            f"loss {float(loss.detach()):g}, gradient norm {float(norm):g} at step {self.step}: the batch is saved as {path}; "
-            "the checkpoint before it is intact. Try a smaller learning_rate or dtype float32"
+            f"loss {float(loss.detach()):g}, gradient norm {float(norm):g} at step {self.step}: the batch is saved "
+            f"as {path}; the checkpoint before it is intact. Try a smaller learning_rate or dtype float32"
         )
 
     def _check_description(self) -> None:
@@ -232,7 +247,8 @@ def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     return torch.optim.AdamW(
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.learning_rate, betas=(0.9, config.beta2),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
     )
 
 
@@ -276,6 +292,13 @@ def _truncate_log(path: Path, step: int) -> None:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-                    disable=not sys.stdout.isatty())
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=not sys.stdout.isatty(),
+    )

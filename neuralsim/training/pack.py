@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralsim.actions import map_actions
+from neuralsim.actions import slice_actions
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint
+from neuralsim.evaluation.probes import probes_for
 from neuralsim.starts import Start
 from neuralsim.training.parts import load_tokenizer, load_world_model, part_config
 from neuralsim.world import World
@@ -63,8 +64,10 @@ def pack(config: PackConfig) -> World:
     tokenizer = load_tokenizer(config.tokenizer)
     model, description = load_world_model(config.dynamics)
     if description["tokenizer"] != fingerprint(tokenizer):
-        raise ValueError(f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
-                         f"{config.tokenizer}: name the one it was trained with")
+        raise ValueError(
+            f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
+            f"{config.tokenizer}: name the one it was trained with"
+        )
     info = store.info
     world_config = WorldConfig(
         name=config.name,
@@ -81,7 +84,7 @@ def pack(config: PackConfig) -> World:
         keys_to_action=info.keys_to_action,
         reward_values=_reward_values(store),
         sampling_steps=config.sampling_steps,
-        probes=config.probes or ("pong" if "pong" in info.env_id.lower() else None),
+        probes=config.probes or probes_for(info.env_id),
         trained_on=_provenance(store, config, description),
     )
     length = config.start_frames or model.dynamics.context_length
@@ -89,8 +92,10 @@ def pack(config: PackConfig) -> World:
     world = World(world_config, tokenizer, model.dynamics, model.heads, starts)
     world.save(config.out, weights_dtype=config.weights_dtype)
     size = (config.out / "world.safetensors").stat().st_size / 1e6
-    print(f"packed {config.out}: {size:.1f} MB of weights, {len(starts)} starts\n"
-          f"dream it: gym.make('Dream-v0', world='{config.out}'), or neuralsim play {config.out}")
+    print(
+        f"packed {config.out}: {size:.1f} MB of weights, {len(starts)} starts\n"
+        f"dream it: gym.make('Dream-v0', world='{config.out}'), or neuralsim play {config.out}"
+    )
     return world
 
 
@@ -106,7 +111,7 @@ def choose_starts(store: EpisodeStore, length: int, beginnings: int, middles: in
             if n == count:
                 break
             begin = 0 if kind == "beginning" else int(rng.integers(1, max(2, store.length(episode) - length)))
-            actions = map_actions(lambda a, b=begin: np.asarray(a)[b : b + length - 1], store.actions(episode))
+            actions = slice_actions(store.actions(episode), slice(begin, begin + length - 1))
             starts.append(Start(store.frames(episode, begin, begin + length), actions, kind, episode, begin))
     return starts
 

@@ -87,14 +87,26 @@ def train_tokenizer(run: TokenizerRun) -> None:
         rows = [model(part.to(device))[1] for part in held.split(100)]
         picked = held[:: max(1, len(held) // 12)][:12]
         model.fit_statistics(frames[sample[:1000]])
-        write_strip(folder / "pictures" / f"{step:07d}.png", picked.numpy(),
-                    model.decode(model.encode(picked.to(device))).cpu().numpy())
+        write_strip(
+            folder / "pictures" / f"{step:07d}.png",
+            picked.numpy(),
+            model.decode(model.encode(picked.to(device))).cpu().numpy(),
+        )
         return {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
     training = TrainingRun(
-        model, draw_batch, run.out, run.loop,
-        {"kind": "tokenizer", "type": model.type_name, "data": store.info.env_id, "batch_size": run.batch_size,
-         "model": dataclasses.asdict(model_config), "loop": dataclasses.asdict(run.loop)},
+        model,
+        draw_batch,
+        run.out,
+        run.loop,
+        {
+            "kind": "tokenizer",
+            "type": model.type_name,
+            "data": store.info.env_id,
+            "batch_size": run.batch_size,
+            "model": dataclasses.asdict(model_config),
+            "loop": dataclasses.asdict(run.loop),
+        },
         evaluate,
     )
     training.run()

@@ -27,8 +27,11 @@ class WorldModel(nn.Module):
 
     def set_progress(self, share: float) -> None:
         """Passes the share of the run that is done to the dynamics."""
-        if hasattr(self.dynamics, "set_progress"):
-            self.dynamics.set_progress(share)
+        self.dynamics.set_progress(share)
+
+    def compile_parts(self) -> None:
+        """Compiles what runs many times per step."""
+        self.dynamics.compile_parts()
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the scaled losses, and the metrics of all parts."""
