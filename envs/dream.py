@@ -115,7 +115,7 @@ class DreamEnv(PickledByArguments, gym.Env):
 
     @sampling_steps.setter
     def sampling_steps(self, steps: int) -> None:
-        self._lanes.sampling_steps = self.world.check_steps(steps)
+        self._lanes.sampling_steps = self._arguments["sampling_steps"] = self.world.check_steps(steps)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -102,8 +102,8 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         """The world that is dreamed; other environments may share it."""
         return self._lanes.world
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override,misc]
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One generator per lane."""
         return tuple(self._generators)
 

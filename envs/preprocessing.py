@@ -17,7 +17,7 @@ RESAMPLE = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""Names of the resampling filters. "box" weights every source pixel by the area it covers."""
+"""Names of the resampling filters. "box" takes the mean of the source pixels whose centres lie in the new pixel."""
 
 
 def resize(frame: np.ndarray, size: tuple[int, int], resample: str = "box") -> np.ndarray:

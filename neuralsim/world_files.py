@@ -101,7 +101,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ValueError: If ``folder`` holds something that is not a world.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()  # through links, so that a link stays one
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
         raise ValueError(f"{folder} exists and is not a world: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,13 +117,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 if extra.name not in ours:
                     (shutil.copytree if extra.is_dir() else shutil.copy2)(extra, fresh / extra.name)
             folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except BaseException:
-            if old.exists():
-                old.rename(folder)
-            raise
+        fresh.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -59,3 +59,11 @@ def test_every_frame_is_drawn():
 def test_too_short_episodes_are_named():
     with pytest.raises(ValueError, match="longest of 1 episodes has 3 steps, but clips predict 8"):
         ClipSampler([episode(3)], 12, 8)
+
+
+def test_aftermath_clips_end_within_so_many_frames_of_the_reward():
+    sampler = ClipSampler([episode(200)], 12, 4, aftermath_fraction=1.0, aftermath=30)
+    sampler.events = sampler.events[:1]  # the reward of action 40, not the end of the episode
+    lasts = {int(last) for step in range(40) for last in sampler.draw(step, 16).latents[:, -1, 0, 0, 0]}
+    assert min(lasts) == 41
+    assert max(lasts) in (70, 71)  # bfloat16 latents hold integers up to 256 exactly

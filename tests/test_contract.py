@@ -238,7 +238,9 @@ def test_record_video(dream: tuple[str, dict], tmp_path: Path, monkeypatch: pyte
         monkeypatch.setitem(sys.modules, name, module)
     sys.modules[names[-1]].ImageSequenceClip = ImageSequenceClip
     env_id, arguments = dream
-    env = RecordVideo(gym.make(env_id, render_mode="rgb_array", max_episode_steps=6, **arguments), str(tmp_path))
+    env = RecordVideo(
+        gym.make(env_id, render_mode="rgb_array", max_episode_steps=6, **arguments), str(tmp_path / "films")
+    )
     observations = [env.reset(seed=0)[0]]
     ended = False
     while not ended:
@@ -250,7 +252,7 @@ def test_record_video(dream: tuple[str, dict], tmp_path: Path, monkeypatch: pyte
     frames, fps = films[0]
     assert fps == env.metadata["render_fps"]
     assert all(np.array_equal(a, b) for a, b in zip(frames, observations, strict=True))
-    assert list(tmp_path.glob("*.mp4"))
+    assert list(tmp_path.glob("films/*.mp4"))
 
 
 def test_play(dream: tuple[str, dict], monkeypatch: pytest.MonkeyPatch):

@@ -233,6 +233,19 @@ def test_sampling_steps(tiny_world: Path):
     assert not np.array_equal(results[1], results[3])
 
 
+def test_sampling_steps_may_change(env: DreamEnv):
+    env.reset(seed=0)
+    state, frames = env.clone_state(), []
+    for steps in (8, 1):
+        env.sampling_steps = steps
+        env.restore_state(state)
+        frames.append(env.step(1)[0])
+    assert not np.array_equal(*frames)
+    assert pickle.loads(pickle.dumps(env)).sampling_steps == 1
+    with pytest.raises(ValueError, match="power of two"):
+        env.sampling_steps = 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

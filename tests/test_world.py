@@ -302,6 +302,30 @@ def test_saving_over_a_world_keeps_what_lies_beside_it(folder: Path):
     assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
 
 
+def test_a_link_to_a_world_stays_a_link(folder: Path, tmp_path: Path):
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    World.load(link, "cpu", "float32").save(link)
+    assert link.is_symlink()
+    assert World.load(folder).config.name == "tiny"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", folder.name]
+
+
+def test_a_save_that_fails_in_the_last_moment(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    world, rename = World.load(folder, "cpu", "float32"), Path.rename
+
+    def interrupted(self, target):
+        if self.name.endswith(".new"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.save(folder)
+    assert World.load(folder).config.name == "tiny"
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+
+
 def test_a_failed_save_keeps_the_old_world(folder: Path, monkeypatch: pytest.MonkeyPatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     world = World.load(folder, "cpu", "float32")

@@ -78,7 +78,7 @@ class Tiny(gym.Env):
         }[self.pixels]
 
     def _info(self) -> dict[str, Any]:
-        return {"labels": {"time": float(self.t)}, "lives": 3, "anything": object()}
+        return {"labels": {"time": float(self.t)}, "lives": 3, "anything": {"lives"}}
 
 
 gym.register("Tiny-v0", entry_point=Tiny)

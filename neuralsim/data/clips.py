@@ -21,6 +21,9 @@ class ClipSampler:
         predicted: How many frames at the end of a clip carry a loss; at least one lies in the episode.
         event_fraction: Share of clips that hold a reward or an end among their predicted frames; the others are
             uniform over all frames.
+        aftermath_fraction: Share of clips that end within ``aftermath`` frames after a reward: what follows a point
+            (a wait, a serve) is as rare as the point, and harder.
+        aftermath: How many frames that is.
         start_fraction: Share of clips whose predicted frames are the first of an episode.
         seed: Of the draws.
 
@@ -36,6 +39,8 @@ class ClipSampler:
         event_fraction: float = 0.0,
         start_fraction: float = 0.0,
         seed: int = 0,
+        aftermath_fraction: float = 0.0,
+        aftermath: int = 40,
     ) -> None:
         self.episodes = [episode for episode in episodes if len(episode) >= predicted]
         if not self.episodes:
@@ -46,6 +51,7 @@ class ClipSampler:
             )
         self.clip_length, self.predicted, self.seed = clip_length, predicted, seed
         self.event_fraction, self.start_fraction = event_fraction, start_fraction
+        self.aftermath_fraction, self.aftermath = aftermath_fraction, aftermath
         # A clip is named by the index of its last frame, which runs from `predicted` to T.
         self.counts = np.array([len(episode) - predicted + 1 for episode in self.episodes])
         self.cumulative = self.counts.cumsum()
@@ -59,10 +65,11 @@ class ClipSampler:
         rng = np.random.default_rng((self.seed, step))
         clips = []
         for kind in rng.random(batch_size):
-            if kind < self.event_fraction and len(self.events):
+            if kind < self.event_fraction + self.aftermath_fraction and len(self.events):
                 i, t = self.events[rng.integers(len(self.events))]
                 # Action t leads to frame t + 1, which may be any of the predicted ones.
-                last = t + 1 + rng.integers(self.predicted)
+                span = self.predicted if kind < self.event_fraction else self.aftermath
+                last = t + 1 + rng.integers(span)
                 last = int(np.clip(last, self.predicted, len(self.episodes[i])))
             elif kind > 1 - self.start_fraction:
                 i, last = rng.integers(len(self.episodes)), self.predicted

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
-from zarr.storage import ZipStore
+from zarr.storage import MemoryStore, ZipStore
 
 from neuralsim.actions import space_from_json
 from neuralsim.data.episode import (
@@ -274,24 +274,26 @@ class EpisodeStore:
         arrays = {f"actions{name}": array for name, array in flat_actions(self.space, episode.actions)}
         arrays |= {name: getattr(episode, name) for name in TIME_ARRAYS}
         arrays |= {f"labels/{name}": array for name, array in episode.labels.items()}
-        store = ZipStore(file, mode="w")
-        try:
-            root = zarr.create_group(store, attributes=attributes)
-            for name, array in [("frames", episode.frames), *arrays.items()]:
-                array = np.ascontiguousarray(array)
-                root.create_array(
-                    name,
-                    data=array,
-                    chunks=(CHUNK if name == "frames" else len(array), *array.shape[1:]),
-                    # The chunks are compressed already; frames are bytes, which shuffling does not help.
-                    compressors=BloscCodec(
-                        cname="zstd", clevel=5, shuffle="noshuffle" if array.itemsize == 1 else "shuffle"
-                    ),
-                )
-        finally:
-            store.close()
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+        # Compressed in memory and written in one go: zarr's own writers go on in the background after an error.
+        contents: dict[str, Any] = {}
+        root = zarr.create_group(MemoryStore(contents), attributes=attributes)
+        for name, array in [("frames", episode.frames), *arrays.items()]:
+            array = np.ascontiguousarray(array)
+            root.create_array(
+                name,
+                data=array,
+                chunks=(CHUNK if name == "frames" else len(array), *array.shape[1:]),
+                # Frames are bytes, which shuffling does not help.
+                compressors=BloscCodec(
+                    cname="zstd", clevel=5, shuffle="noshuffle" if array.itemsize == 1 else "shuffle"
+                ),
+            )
+        with file.open("wb") as target:
+            with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+                for key in sorted(contents):
+                    archive.writestr(zipfile.ZipInfo(key), contents[key].to_bytes())
+            target.flush()
+            os.fsync(target.fileno())
 
     def _publish(self, temporary: Path, episode_id: int | None) -> int:
         wanted = episode_id

@@ -55,9 +55,9 @@ class ConvolutionalDynamicsConfig:
     """Frames of a training clip that are predicted, one after the other."""
     self_context: float = 0.75
     """Share of training lanes whose context is the model's own frames (reached at a third of the run)."""
-    self_steps: int = 1
+    self_steps: int = 2
     """Sampling steps K of those frames."""
-    context_noise: float = 0.15
+    context_noise: float = 0.3
     """History is mixed with up to this much noise in training (1 - tau of the lerp, drawn per lane from U(0, this))."""
     bootstrap_fraction: float = 0.25
     """Share of lanes that train the shortcut (d > d_min), after a start without."""

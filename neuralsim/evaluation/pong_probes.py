@@ -1,8 +1,8 @@
 """What is to be seen on a frame of Pong: ball, paddles, score. Judges dreams, and lets a player see in them.
 
-Works on the whole screen (210x160) resized by area to 64x64, real or dreamed. Resizing by area is linear, so that
-the difference from the empty court, projected on the colour of a thing, is the share of each pixel it covers: the
-sum tells how much of the thing is there, the centre of gravity where, to a fraction of a pixel.
+Works on the whole screen (210x160) resized to 64x64 with the filter "box", real or dreamed. Resizing is linear, so
+that the difference from the empty court, projected on the colour of a thing, is the share of each pixel it covers:
+the sum tells how much of the thing is there, the centre of gravity where, to a fraction of a pixel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PADDLE_ROWS = 7  # a paddle covers at most 6
 _DIGIT_ROWS, _ENEMY_DIGITS, _PLAYER_DIGITS = slice(0, 8), slice(7, 20), slice(39, 52)
 
 _NOISE = 0.06  # shares below this are rounding, or a tokenizer's grain
-_BALL_SHARE = 0.3  # a whole ball covers 0.98 pixels, a quarter of it at the very edge 0.24
+_BALL_SHARE = 0.3  # a whole ball covers about 0.9 pixels (0.5 to 1.7), a quarter of it at the very edge 0.2
 _PLAYER_SHARE, _ENEMY_SHARE = 0.9, 0.3  # a whole paddle covers 7.8 pixels
 _GARBLED = 0.35  # of a digit pair's ink may be wrong before it counts as unreadable
 
@@ -46,7 +46,7 @@ def probe(frames: np.ndarray) -> dict[str, np.ndarray]:
 
     Returns:
         Arrays ``(N,)`` float32 under the names of :data:`neuralsim.envs.atari.PONG_LABELS`, and ``ball_mass``, the
-        pixels that the ball covers (0.98 when whole). Positions are in pixels, 0 being the centre of the first;
+        pixels that the ball covers (about 0.9 when whole). Positions are in pixels, 0 being the centre of the first;
         where a thing is absent its position is NaN. An unreadable score is NaN.
 
     Raises:

@@ -52,6 +52,8 @@ class DynamicsRun:
     """Clips per step."""
     event_fraction: float = 0.2
     """Share of clips that show a reward or an end of the episode."""
+    aftermath_fraction: float = 0.15
+    """Share of clips from the 40 frames after a reward."""
     start_fraction: float = 0.03
     """Share of clips that show the first frames of an episode."""
     convolutional: ConvolutionalDynamicsConfig = field(default_factory=ConvolutionalDynamicsConfig)
@@ -94,7 +96,13 @@ def train_dynamics(run: DynamicsRun) -> None:
     held = load_latents(held_store, held_ids, tokenizer)
     predicted = model.dynamics.clip_length - model.dynamics.context_length
     sampler = ClipSampler(
-        episodes, model.dynamics.clip_length, predicted, run.event_fraction, run.start_fraction, run.loop.seed
+        episodes,
+        model.dynamics.clip_length,
+        predicted,
+        run.event_fraction,
+        run.start_fraction,
+        run.loop.seed,
+        run.aftermath_fraction,
     )
 
     probes = PROBES.get(probes_for(store.info.env_id) or "")
@@ -114,6 +122,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         "batch_size": run.batch_size,
         "event_fraction": run.event_fraction,
         "start_fraction": run.start_fraction,
+        "aftermath_fraction": run.aftermath_fraction,
         "init_from": str(run.init_from) if run.init_from else None,
         "episodes": len(episodes),
         "frames": sum(len(episode) + 1 for episode in episodes),
@@ -134,7 +143,6 @@ def dream_held_out(
     episodes: list[LatentEpisode],
     probes: Probes | None,
     picture: Path,
-    horizon: int = 20,
     clips: int = 64,
     steps: int = 4,
 ) -> dict[str, float]:
@@ -145,7 +153,7 @@ def dream_held_out(
         copying); ``<thing>_N``: the share of frames in which a probed thing is in its place; and the share of reward
         events that the head finds on real transitions, with its precision.
     """
-    dynamics = model.dynamics
+    dynamics, horizon = model.dynamics, 20
     device = next(model.parameters()).device
     sampler = ClipSampler(episodes, dynamics.context_length + horizon, horizon, seed=12345)
     batch = sampler.draw(0, clips).to(device)
@@ -168,13 +176,12 @@ def dream_held_out(
             (dream[:, h - 1] - real[:, h - 1]).square().mean() / (copy[:, 0] - real[:, h - 1]).square().mean()
         )
         for h in (1, 5, 10, 20)
-        if h <= horizon
     }
-    for thing in probes.things if probes else ():
-        seen, truth = (find(probes, tokenizer.decode(z.to(device)).cpu().numpy())[thing.name] for z in (dream, real))
-        near = seen.distance(truth) <= thing.tolerance
-        for h in (5, 10, 20):
-            figures[f"{thing.name}_{h}"] = float(near[:, h - 1][truth.present[:, h - 1]].mean())
+    if probes:
+        shown, truth = (find(probes, tokenizer.decode(z[:, [4, 9, 19]]).cpu().numpy()) for z in (dream, real))
+        for thing in probes.things:
+            near, there = shown[thing.name].distance(truth[thing.name]) <= thing.tolerance, truth[thing.name].present
+            figures |= {f"{thing.name}_{h}": float(near[there[:, i], i].mean()) for i, h in enumerate((5, 10, 20))}
     found = model.heads(
         *(
             rearrange(x, "b t ... -> (b t) ...")
