@@ -25,7 +25,7 @@ tests: $(VENV)/.dev
 	$(BIN)/pytest
 
 bench: $(VENV)/.dev
-	$(BIN)/pytest tests/benchmarks --benchmark-columns=min,median,max -s
+	$(BIN)/pytest tests/benchmarks -s --benchmark-quiet
 
 world: $(VENV)/.dev
 	$(BIN)/python neuralsim/worlds/pong/recipe.py

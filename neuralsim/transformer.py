@@ -117,9 +117,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cap: float) -> 
     return rearrange(out, "... g (r p) e -> ... p (g r e)", p=queries)
 
 
-def attend_to_past(
-    q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], seen: Tensor, cap: float
-) -> Tensor:
+def attend_to_past(q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor], seen: Tensor, cap: float) -> Tensor:
     """One query frame over C past frames and itself, without joining them in memory.
 
     Args:

@@ -318,14 +318,14 @@ class World:
         """Writes the world as a folder, all of it or nothing; an older world in its place is kept until then.
 
         Args:
-            folder: Where to. Other files beside an older world there are kept.
+            folder: Where to. Other files in it are kept.
             weights_dtype: ``"float32"`` or ``"bfloat16"`` (half the size; loads to any dtype).
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: If the folder holds something else than a world.
+            ValueError: If the folder holds files named like a world's that are not a world's.
             OSError: If it cannot be written.
         """
         folder = Path(folder)

@@ -9,6 +9,7 @@ card.json, card.md    what it was trained on and how good it is (written by the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -91,19 +92,31 @@ def _download(hub_id: str, context: str) -> Path:
     return folder
 
 
+def _is_world(folder: Path) -> bool:
+    try:
+        return {"tokenizer", "dynamics"} <= set(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to write into, which takes the place of ``folder`` when all went well.
 
-    Until then, and if anything fails, ``folder`` stays as it is. What the old world's folder held beside the
-    world itself (a recipe, notes) moves along.
+    Until then, and if anything fails, ``folder`` stays as it is. What it held beside an older world (a recipe, notes)
+    moves along.
 
     Raises:
-        ValueError: If ``folder`` holds something that is not a world.
+        ValueError: If ``folder`` is a file, or holds files named like a world's that are not a world's.
     """
     folder = folder.resolve()  # through links, so that a link stays one
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
-        raise ValueError(f"{folder} exists and is not a world: choose another folder")
+    ours = {CONFIG, WEIGHTS, STARTS, CARD, CARD_TEXT}
+    if folder.exists():
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is a file: choose another name for the world's folder")
+        taken = sorted(ours & {path.name for path in folder.iterdir()})
+        if taken and not _is_world(folder):
+            raise ValueError(f"{folder} holds {', '.join(taken)} but is not a world: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
     fresh = folder.with_name(f".{folder.name}.{mark}.new")
@@ -112,7 +125,6 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         yield fresh
         if folder.exists():
-            ours = {CONFIG, WEIGHTS, STARTS, CARD, CARD_TEXT}
             for extra in folder.iterdir():
                 if extra.name not in ours:
                     (shutil.copytree if extra.is_dir() else shutil.copy2)(extra, fresh / extra.name)

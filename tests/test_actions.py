@@ -22,7 +22,7 @@ def boxes(draw: st.DrawFn) -> spaces.Box:
         bounds = st.integers(0, 255) if dtype == np.uint8 else st.integers(-1000, 1000)
     else:
         bounds = st.floats(-1e3, 1e3, width=32)
-    low, high = sorted((draw(bounds), draw(bounds)))
+    low, high = sorted((draw(bounds) + 0, draw(bounds) + 0))  # + 0: no negative zero
     return spaces.Box(low, high, shape, dtype)
 
 

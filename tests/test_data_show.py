@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from test_episodes import SPACES, make_episode, make_store
 
 from neuralsim.cli import main
 from neuralsim.data.show import ShowConfig, contact_sheet, show, summarise
-from test_episodes import SPACES, make_episode, make_store
 
 
 def test_counts(tmp_path):

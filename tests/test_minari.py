@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 from gymnasium import spaces
+from test_episodes import SPACES, assert_same, make_episode, make_store
 
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.interchange import ExportConfig, ImportConfig, export_data, import_data
-from test_episodes import SPACES, assert_same, make_episode, make_store
 
 pytest.importorskip("h5py")
 minari = pytest.importorskip("minari")

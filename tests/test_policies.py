@@ -4,12 +4,12 @@ import zipfile
 import numpy as np
 import pytest
 from gymnasium import spaces
+from tiny_game import ACTIONS
 
 from neuralsim.agents.policies import POLICIES, PlayerQuit, PolicyChoice, make_policy, parse_policies
 from neuralsim.agents.random import NoopPolicy, RandomPolicy, StickyRandomPolicy
 from neuralsim.agents.scripted import PongMix, PongPlayer, arrival
 from neuralsim.envs.real import make_real
-from tiny_game import ACTIONS
 
 FRAME = np.zeros((64, 64, 3), np.uint8)
 

@@ -61,9 +61,7 @@ def begin(lanes: int, frames: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict_clip(
-    model: TransformerDynamics, batch: ClipBatch, first: torch.Tensor | None = None
-) -> torch.Tensor:
+def predict_clip(model: TransformerDynamics, batch: ClipBatch, first: torch.Tensor | None = None) -> torch.Tensor:
     """Predictions of all frames, each at its own fixed level, size and noise."""
     lanes, frames = batch.latents.shape[:2]
     first = begin(lanes, frames) if first is None else first
@@ -204,14 +202,12 @@ def test_context_label_is_trained_and_its_noise_is_a_lerp():
 
 
 @torch.no_grad()
-def dream(
-    model: TransformerDynamics, batch: ClipBatch, actions: torch.Tensor, noise: torch.Tensor, steps: int
-):
+def dream(model: TransformerDynamics, batch: ClipBatch, actions: torch.Tensor, noise: torch.Tensor, steps: int):
     """Latents and states of a dream with the given actions (B, n, A) and noise (B, n, 2, h, w, c)."""
     state, latents, states = model.start(batch.latents, batch.actions), [], []
-    bounds = tuple(bound.to(batch.latents.dtype) for bound in BOUNDS)
+    bounds = [torch.full(model.latent_shape, value, dtype=batch.latents.dtype) for value in (-3.0, 3.0)]
     for t in range(actions.shape[1]):
-        latent, state, _ = model.step(state, actions[:, t], noise[:, t], steps, bounds)
+        latent, state, _ = model.step(state, actions[:, t], noise[:, t], steps, (bounds[0], bounds[1]))
         latents.append(latent)
         states.append(state)
     return torch.stack(latents, dim=1), states
@@ -227,10 +223,8 @@ def test_cached_equals_uncached_also_after_the_ring_wraps(dtype, residual):
     dreamed, states = dream(model, batch, actions, noise, steps=1)
     assert states[-1]["keys"].dtype == dtype
     assert states[-1]["keys"].shape == (2, 2, 7, 2, 4, 8)
-    # The same frames once more, as one clip without a cache: the past as it was committed, the last frame as noise.
-    prefill = (
-        torch.randn(1, 4, 4, 2, generator=torch.Generator().manual_seed(0)).to(dtype).expand(2, 1, -1, -1, -1)
-    )
+    # The same frames again as one clip, without a cache: the past as it was committed, the last frame as noise.
+    prefill = torch.randn(1, 4, 4, 2, generator=torch.Generator().manual_seed(0)).to(dtype).expand(2, 1, -1, -1, -1)
     frames = torch.cat([batch.latents, dreamed], dim=1)
     context_noise = torch.cat([prefill, noise[:, :, 1]], dim=1)
     for t in range(1, count + 1):
@@ -349,33 +343,34 @@ def test_own_frames_are_context_and_carry_no_loss():
     assert (size[own] == model.schedule.finest).all()
 
 
+TOY = dataclasses.replace(
+    TINY, height=2, patch=1, layers=3, context_length=3, rollout=2, image_share=0.1, ramp=0.0, zero_fraction=0.3
+)
+
+
 def moving_dot(lanes: int, frames: int, seed: int) -> ClipBatch:
-    """A dot on a ring of 4x4 cells that goes left, stays or goes right, as the action says."""
+    """A dot on a ring of eight cells that goes back, stays or goes on, as the action says."""
     generator = torch.Generator().manual_seed(seed)
     choice = torch.randint(0, 3, (lanes, frames - 1), generator=generator)
-    start = torch.randint(0, 4, (2, lanes, 1), generator=generator)
-    column = torch.cat([start[0], start[0] + (choice - 1).cumsum(1)], dim=1) % 4
-    row = start[1].expand_as(column)
-    dot = torch.nn.functional.one_hot(row * 4 + column, 16).view(lanes, frames, 4, 4, 1).float()
-    latents = torch.cat([2 * dot, -dot], dim=-1)
-    actions = torch.nn.functional.one_hot(choice, 3).float()
+    cell = torch.randint(0, 8, (lanes, 1), generator=generator)
+    cell = torch.cat([cell, cell + (choice - 1).cumsum(1)], dim=1) % 8
+    dot = torch.nn.functional.one_hot(cell, 8).view(lanes, frames, 2, 4, 1).float()
     zeros = torch.zeros(lanes, frames - 1)
-    return ClipBatch(latents, actions, zeros, zeros, torch.ones(lanes, frames, dtype=torch.bool))
+    valid = torch.ones(lanes, frames, dtype=torch.bool)
+    actions = torch.nn.functional.one_hot(choice, 3).float()
+    return ClipBatch(torch.cat([2 * dot, -dot], dim=-1), actions, zeros, zeros, valid)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["residual", "paper"])
-def trained(request) -> TransformerDynamics:
+@pytest.fixture(scope="module")
+def trained() -> TransformerDynamics:
     """A tiny model after a few hundred steps on the moving dot."""
     torch.manual_seed(0)
-    model = TransformerDynamics(
-        dataclasses.replace(TINY, patch=1, residual=request.param, image_share=0.1, self_start=0.7)
-    )
-    steps = 300
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98))
+    model = TransformerDynamics(TOY)
+    steps, peak = 240, 6e-3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98))
     for step in range(steps):
         model.set_progress(step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1, step / 30, 2 * (1 - step / steps))
+        optimizer.param_groups[0]["lr"] = peak * min(1, step / 30, 2 * (1 - step / steps))
         loss, _ = model(moving_dot(16, model.clip_length, seed=step))
         optimizer.zero_grad()
         loss.backward()
@@ -387,13 +382,9 @@ def trained(request) -> TransformerDynamics:
 def dream_error(model: TransformerDynamics, shuffled: bool = False, steps: int = 2) -> float:
     """Squared error of 5 dreamed frames over that of copying the last context frame."""
     batch = moving_dot(64, 9, seed=10_000)
-    actions = (
-        batch.actions[torch.randperm(64, generator=torch.Generator().manual_seed(0))]
-        if shuffled
-        else batch.actions
-    )
-    context = dataclasses.replace(batch, latents=batch.latents[:, :4], actions=actions[:, :3])
-    noise = torch.randn(64, 5, 2, 4, 4, 2, generator=torch.Generator().manual_seed(1))
+    actions = batch.actions.roll(1, 0) if shuffled else batch.actions
+    context = dataclasses.replace(batch, latents=batch.latents[:, :4], actions=batch.actions[:, :3])
+    noise = torch.randn(64, 5, 2, *model.latent_shape, generator=torch.Generator().manual_seed(1))
     dreamed, _ = dream(model, context, actions[:, 3:], noise, steps)
     copy = batch.latents[:, 3:4] - batch.latents[:, 4:]
     return float((dreamed - batch.latents[:, 4:]).square().mean() / copy.square().mean())
@@ -405,7 +396,7 @@ def test_learns_a_moving_dot(trained, steps):
 
 
 def test_shuffled_actions_cost_more(trained):
-    assert dream_error(trained, shuffled=True) > 3 * dream_error(trained)
+    assert dream_error(trained, shuffled=True) > 2 * dream_error(trained)
     losses = {}
     for name, order in (("aligned", slice(None)), ("shuffled", torch.arange(64).roll(1))):
         batch = moving_dot(64, trained.clip_length, seed=10_001)

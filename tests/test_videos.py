@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 from gymnasium import spaces
+from test_episodes import SPACES, assert_same, make_episode, make_store
 
 from neuralsim.cli import main
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.interchange import ExportConfig, ImportConfig, export_data, import_data
 from neuralsim.data.videos import _encode, read_table
-from test_episodes import SPACES, assert_same, make_episode, make_store
 
 av = pytest.importorskip("av")
 
@@ -97,7 +97,7 @@ def test_an_action_space_can_be_given(tmp_path):
     store = read(tmp_path / "mine", tmp_path / "data", action_space='{"type": "Discrete", "n": 6}')
     assert store.space == spaces.Discrete(6)
     for wrong in ("{", '{"n": 3}', '{"type": "Discrete"}', "7"):
-        with pytest.raises(ValueError, match="action|space"):
+        with pytest.raises(ValueError, match=r"action|space"):
             read(tmp_path / "mine", tmp_path / "x", action_space=wrong)
     with pytest.raises(ValueError, match="2 lies outside"):
         read(tmp_path / "mine", tmp_path / "x", action_space='{"type": "Discrete", "n": 2}')

@@ -341,11 +341,20 @@ def test_a_failed_save_keeps_the_old_world(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_saving_never_replaces_something_else(world: World, tmp_path: Path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("all my work")
-    with pytest.raises(ValueError, match="is not a world"):
-        world.save(tmp_path / "thesis")
-    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "all my work"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"architecture": "another"}')
+    with pytest.raises(ValueError, match=r"holds config\.json but is not a world"):
+        world.save(tmp_path / "model")
+    assert (tmp_path / "model" / "config.json").read_text() == '{"architecture": "another"}'
+    with pytest.raises(ValueError, match="is a file"):
+        world.save(tmp_path / "model" / "config.json")
+
+
+def test_saving_beside_a_recipe(world: World, tmp_path: Path):
+    (tmp_path / "pong").mkdir()
+    (tmp_path / "pong" / "recipe.py").write_text("pass")
+    World.load(world.save(tmp_path / "pong"))
+    assert (tmp_path / "pong" / "recipe.py").read_text() == "pass"
 
 
 def test_unknown_world(tmp_path: Path):

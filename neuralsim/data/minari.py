@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shutil
 import warnings
 from dataclasses import asdict, fields
@@ -49,12 +50,24 @@ def export_minari(store: EpisodeStore, dataset_id: str, quiet: bool = False) -> 
             f"minari {minari.__version__} stores pictures only as lossy JPEG; upgrade it: "
             'pip install --upgrade "neuralsim-gym[minari]"'
         )
+    if not re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", dataset_id):
+        raise ValueError(f"{dataset_id!r} is no id of a Minari dataset; write [NAMESPACE/]NAME-vN, like pong/mix-v0")
     if dataset_id in minari.list_local_datasets():
         raise FileExistsError(f"there is a Minari dataset {dataset_id} already; delete it or choose another id")
-    dataset: Any = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice to name author, code and algorithm
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id=dataset_id,
+            buffer=[],
+            observation_space=spaces.Box(0, 255, store.info.frame_shape, np.uint8),
+            action_space=store.space,
+            description=f"{store.info.env_id}, recorded by: {store.info.command}",
+            jpeg_encoding=False,
+        )
     try:
         for index, episode_id in enumerate(progress(store.ids, "exporting", quiet)):
             episode = store.read(episode_id)
+            labels = {name: list(values) for name, values in episode.labels.items()}
             buffer = EpisodeBuffer(
                 id=index,
                 seed=int(episode.seed),
@@ -63,28 +76,13 @@ def export_minari(store: EpisodeStore, dataset_id: str, quiet: bool = False) -> 
                 rewards=list(episode.rewards),
                 terminations=list(episode.terminated),
                 truncations=list(episode.truncated),
-                infos={"labels": {name: list(values) for name, values in episode.labels.items()}}
-                if episode.labels
-                else None,
+                infos={"labels": labels} if labels else None,
             )
-            if dataset is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # advice to name author, code and algorithm
-                    dataset = minari.create_dataset_from_buffers(
-                        dataset_id=dataset_id,
-                        buffer=[buffer],
-                        observation_space=spaces.Box(0, 255, store.info.frame_shape, np.uint8),
-                        action_space=store.space,
-                        description=f"{store.info.env_id}, recorded by: {store.info.command}",
-                        jpeg_encoding=False,
-                    )
-            else:
-                dataset.update_dataset_from_buffer([buffer])
+            dataset.update_dataset_from_buffer([buffer])
             dataset.storage.update_episode_metadata([{"policy": episode.policy}], [index])
         dataset.storage.update_metadata({_NOTE: json.dumps(asdict(store.info))})
-    except BaseException:
-        if dataset is not None:  # a part of a dataset would look like a whole one
-            shutil.rmtree(Path(dataset.storage.data_path).parent, ignore_errors=True)
+    except BaseException:  # a part of a dataset would look like a whole one
+        shutil.rmtree(Path(dataset.storage.data_path).parent, ignore_errors=True)
         raise
 
 

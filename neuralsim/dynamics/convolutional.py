@@ -88,7 +88,7 @@ class FilmBlock(nn.Module):
         """Maps ``(B, C, h, w)`` and ``(B, E)`` to ``(B, C, h, w)``."""
         scale, shift = self.film(e)[:, :, None, None].chunk(2, dim=1)
         y = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        return x + self.conv2(F.silu(y * (1 + scale) + shift))
+        return x + self.conv2(F.silu(torch.addcmul(shift, y, 1 + scale)))
 
 
 class HistoryNet(nn.Module):

@@ -51,6 +51,7 @@ class FrameTokens(nn.Module):
         levels: How many noise levels there are.
         sizes: How many step sizes there are.
         residual: Whether a frame also sees the latent before it and predicts the change.
+        action_everywhere: Whether the action is also added to every latent token.
 
     Attributes:
         positions: ``(N, 2)`` row and column; without a place (0, 0), so that adding agents moves none.
@@ -70,12 +71,14 @@ class FrameTokens(nn.Module):
         levels: int,
         sizes: int,
         residual: bool,
+        action_everywhere: bool,
     ) -> None:
         super().__init__()
         height, width, latent_channels = latent_shape
         if height % patch or width % patch:
             raise ValueError(f"latents of {height}x{width} cannot be cut into squares of {patch}: choose another patch")
-        self.patch, self.rows, self.residual = patch, height // patch, residual
+        self.patch, self.rows = patch, height // patch
+        self.residual, self.action_everywhere = residual, action_everywhere
         grid = torch.cartesian_prod(torch.arange(height // patch), torch.arange(width // patch))
         placeless = torch.zeros(2 + registers + agents, 2, dtype=torch.long)
         self.positions = torch.cat([placeless[:2], grid, placeless[2:]])
@@ -88,7 +91,7 @@ class FrameTokens(nn.Module):
         self.latent_in = nn.Linear(patch_size * (2 if residual else 1), channels)
         self.learned = nn.Parameter(0.02 * torch.randn(registers + agents, channels))
         self.latent_out = nn.Linear(channels, patch_size)
-        # All step sizes begin as one: those that come into training later start from what the finest has learned.
+        # All step sizes begin as one: those trained later start from what the finest has learned.
         nn.init.zeros_(self.size.weight)
         nn.init.zeros_(self.latent_out.weight)
         nn.init.zeros_(self.latent_out.bias)
@@ -105,7 +108,10 @@ class FrameTokens(nn.Module):
         action = self.action_in(given.actions.to(dtype)) * given.known[..., None] + self.action_base
         noise = torch.cat([self.level(level), self.size(size)], dim=-1)
         learned = repeat(self.learned, "n d -> b t n d", b=z.shape[0], t=z.shape[1])
-        block = [action[:, :, None], noise[:, :, None], self.latent_in(patches), learned]
+        spatial = self.latent_in(patches)
+        if self.action_everywhere:
+            spatial = spatial + action[:, :, None]
+        block = [action[:, :, None], noise[:, :, None], spatial, learned]
         return torch.cat([part.to(dtype) for part in block], dim=2)
 
     def read_out(self, features: Tensor, z: Tensor, given: Conditions) -> Tensor:

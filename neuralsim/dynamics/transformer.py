@@ -5,7 +5,7 @@ Notable here:
 - clips are cut into segments that cannot see each other in time: single images, short pieces, whole clips;
 - a dream keeps keys and values of its last C frames in a ring; the K denoising passes read it, and one commit
   pass per frame, at the context's noise level, adds to it;
-- with ``residual`` a frame also sees the latent before it and predicts the change (not in the paper).
+- options that the paper does not have: ``residual`` and ``action_everywhere``.
 
 Legend: B lanes, T frames, C context frames, N tokens of a frame, D channels, A encoded action, h w c latent
 grid (channels last), L time layers, G key/value heads, E size of a head, K sampling steps.
@@ -52,7 +52,11 @@ class TransformerDynamicsConfig(TransformerConfig):
     context_tau: float = 0.9
     """How clean the past is kept in a dream, rounded to the grid of K_max levels."""
     residual: bool = True
-    """A frame also sees the latent before it and predicts the change; False is the paper's model."""
+    """A frame also sees the latent before it and predicts the change, which is learned much sooner; False is the
+    paper's model."""
+    action_everywhere: bool = True
+    """The action is also added to every latent token, which is learned much sooner than to look for the action
+    token; False is the paper's model."""
     image_share: float = 0.3
     """Share of training lanes whose frames are separate images: they train first frames."""
     short_share: float = 0.3
@@ -115,6 +119,7 @@ class TransformerDynamics(Dynamics):
             levels=config.max_steps,
             sizes=self.schedule.finest + 1,
             residual=config.residual,
+            action_everywhere=config.action_everywhere,
         )
         self.network = SpaceTimeTransformer(config, self.tokens.positions, hidden=config.agent_tokens)
         self.scale = RunningRMS()
@@ -191,16 +196,8 @@ class TransformerDynamics(Dynamics):
 
             level, size = self._draw(own[lanes], chance)
             clean = frames[lanes]
-            loss = shortcut_loss(
-                predict,
-                clean,
-                torch.randn_like(clean),
-                level,
-                size,
-                self.schedule,
-                config.ramp,
-                weight[lanes],
-            )
+            grid, noise = self.schedule, torch.randn_like(clean)
+            loss = shortcut_loss(predict, clean, noise, level, size, grid, config.ramp, weight[lanes])
             is_flow = size == self.schedule.finest
             # Each mean ran over all its frames; those of weight 0 must not count.
             terms.add("flow", loss.flow * is_flow.sum(), (is_flow & counts).sum())

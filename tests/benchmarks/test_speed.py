@@ -1,0 +1,77 @@
+"""Speed of the bundled Pong: ``make bench`` prints steps/s by lanes and K, and how much of the machine that uses.
+
+    OMP_NUM_THREADS=2 pytest tests/benchmarks -s
+
+The share is floating-point operations per second of a step over those of a large matrix product, measured in the
+same run: what the machine can do is what it does for a matrix product, whatever else is running on it.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from neuralsim import World
+
+LANES, STEPS = (1, 8, 64), (1, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.load("pong")
+
+
+@pytest.fixture(scope="module")
+def matmul_rate() -> float:
+    """FLOP/s of a 1024 x 1024 product in float32: the best of many, as it is the yardstick."""
+    a = torch.randn(1024, 1024)
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2 * 1024**3 / best
+
+
+@pytest.mark.parametrize("decode", [True, False], ids=["pictures", "latents"])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("lanes", LANES)
+def test_dream_steps(benchmark, world, matmul_rate, lanes, steps, decode):
+    state = type(world.start_at(0)).stack([world.start_at(0, seed=i) for i in range(lanes)])
+    actions = np.zeros(lanes, np.int64)
+
+    def step() -> None:
+        _, said = world.step(state, actions, steps=steps)
+        if decode:
+            world.decode(said.latent)
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    benchmark.pedantic(step, rounds=5 if lanes > 8 else 15, iterations=1, warmup_rounds=3)
+    seconds = benchmark.stats.stats.median
+    share = counter.get_total_flops() / seconds / matmul_rate
+    benchmark.extra_info |= {"steps_per_second": lanes / seconds, "share_of_matmul": share}
+    print(
+        f"\nlanes {lanes:3d}  K {steps}  {'pictures' if decode else 'latents '}  {lanes / seconds:7.1f} steps/s  "
+        f"{seconds * 1000:7.1f} ms  {100 * share:4.1f} % of a matrix product ({torch.get_num_threads()} threads)",
+        end="",
+    )
+
+
+def test_memory_per_lane(world):
+    """A lane's state, and what the process grows by when 64 lanes dream."""
+    one = world.start_at(0)
+    size = sum(value.nbytes for value in one.dynamics.values()) + one.latent.nbytes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    state = type(one).stack([world.start_at(0, seed=i) for i in range(64)])
+    for _ in range(3):
+        state, said = world.step(state, np.zeros(64, np.int64), steps=4)
+        world.decode(said.latent)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"\nstate {size / 1024:.0f} KiB per lane; peak memory grew by {grown / 64:.0f} KiB per lane over 64 lanes")
+    assert size < 1024 * 1024
