@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import tyro
 from rich.progress import Progress
@@ -16,8 +17,9 @@ from rich.progress import Progress
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
-from neuralsim.evaluation.open_loop import open_loop, teacher_forced_events, tokenizer_fidelity
+from neuralsim.evaluation.open_loop import draw_clips, dream_clips, open_loop, teacher_forced_events, tokenizer_fidelity
 from neuralsim.evaluation.probes import PROBES
+from neuralsim.pictures import enlarge, strip, write_picture
 from neuralsim.world import World
 
 HORIZONS = (1, 2, 3, 5, 10, 20, 40)
@@ -37,7 +39,7 @@ class EvaluateConfig:
     data: Path = Path("data/pong-heldout")
     """Held-out recordings, of other seeds than those it was trained on."""
     out: Path = Path("report")
-    """Folder for card.json and card.md."""
+    """Folder for card.json, card.md and dream_beside_real.png."""
     clips: int = 200
     """Clips for the open loop."""
     sampling_steps: int = 4
@@ -97,6 +99,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
                 "dream": describe(dreamed, probes),
                 "real": describe(play_real(world, config.lanes, config.steps, config.skill, progress=tick), probes),
             }
+    write_picture(config.out / "dream_beside_real.png", beside_real(world, store, config.sampling_steps))
     card["speed"] = speed(world, config.sampling_steps)
     config.out.mkdir(parents=True, exist_ok=True)
     text = render_card(card)
@@ -107,6 +110,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         world.card, world.card_text = card, text
         world.save(config.world)
     return card
+
+
+def beside_real(world: World, store: EpisodeStore, steps: int, horizon: int = 56, seed: int = 3) -> np.ndarray:
+    """A picture ``(H, W, 3)``: real frames over dreamed ones, twice, from the same context and actions."""
+    clips = draw_clips(store, 2, world.dynamics.context_length, horizon, seed)
+    dreamed = np.stack([frames for frames, _ in dream_clips(world, clips, steps)], axis=1)
+    rows = []
+    for real, dream in zip(clips.frames[:, clips.context :], dreamed, strict=True):
+        rows += [strip(enlarge(film, 2), 8) for film in (real, dream)]
+    return np.concatenate(rows)
 
 
 def check_same_game(world: World, store: EpisodeStore) -> None:

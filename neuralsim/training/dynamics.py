@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import nn
@@ -20,10 +21,10 @@ from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
 from neuralsim.evaluation.probes import PROBES, Probes, find, probes_for
 from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import load_tokenizer, load_world_model, part_config, save_part
-from neuralsim.training.strips import write_strip
 from neuralsim.training.tokenizer import split_episodes
 from neuralsim.training.world_model import WorldModel
 
@@ -197,6 +198,6 @@ def dream_held_out(
     rows = []
     for lane in range(3):
         for frames in (real[lane, ::2], dream[lane, ::2]):
-            rows.append(tokenizer.decode(frames.to(tokenizer.latent_center.device)).cpu().numpy())
-    write_strip(picture, *rows)
+            rows.append(strip(tokenizer.decode(frames.to(tokenizer.latent_center.device)).cpu().numpy(), horizon))
+    write_picture(picture, np.concatenate(rows), scale=2)
     return figures

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.convolutional import ConvolutionalTokenizer, ConvolutionalTokenizerConfig
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import part_config, save_part
-from neuralsim.training.strips import write_strip
 
 
 @dataclass
@@ -87,11 +87,9 @@ def train_tokenizer(run: TokenizerRun) -> None:
         rows = [model(part.to(device))[1] for part in held.split(100)]
         picked = held[:: max(1, len(held) // 12)][:12]
         model.fit_statistics(frames[sample[:1000]])
-        write_strip(
-            folder / "pictures" / f"{step:07d}.png",
-            picked.numpy(),
-            model.decode(model.encode(picked.to(device))).cpu().numpy(),
-        )
+        pair = [picked.numpy(), model.decode(model.encode(picked.to(device))).cpu().numpy()]
+        picture = np.concatenate([strip(row, len(row)) for row in pair])
+        write_picture(folder / "pictures" / f"{step:07d}.png", picture, scale=2)
         return {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
     training = TrainingRun(
