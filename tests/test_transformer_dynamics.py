@@ -148,7 +148,7 @@ def test_frames_before_the_episode_are_not_seen_and_carry_no_loss():
     model = build(self_context=0.0).train()
     batch = clips(lanes=4)
     batch.valid[:, :3] = False
-    assert model._segments(batch.valid, 0.0)[:, :4].all()
+    assert model._segments(batch.valid)[:, :4].all()
     other = dataclasses.replace(batch, latents=batch.latents.clone())
     other.latents[:, :3] = 100.0
     losses = []
@@ -161,13 +161,14 @@ def test_frames_before_the_episode_are_not_seen_and_carry_no_loss():
 def test_shares_of_image_and_short_clips_follow_the_config():
     model = build(image_share=0.3, short_share=0.5).train()
     valid = torch.ones(4000, 7, dtype=torch.bool)
-    first = model._segments(valid, 0.0)
+    first = model._segments(valid)
     assert first.all(1).float().mean() == pytest.approx(0.3, abs=0.03)
     assert (first.sum(1) == 1).float().mean() == pytest.approx(0.2, abs=0.03)
     # Long clips only, at the end of the run; and neither in evaluation.
-    late = model._segments(valid, 0.9)
+    model.set_progress(0.9)
+    late = model._segments(valid)
     assert ((late.sum(1) == 1) | late.all(1)).all()
-    assert (model.eval()._segments(valid, 0.0).sum(1) == 1).all()
+    assert (model.eval()._segments(valid).sum(1) == 1).all()
 
 
 def test_agent_tokens_change_no_prediction():

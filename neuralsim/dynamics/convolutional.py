@@ -54,10 +54,12 @@ class ConvolutionalDynamicsConfig:
     rollout: int = 8
     """Frames of a training clip that are predicted, one after the other."""
     self_context: float = 0.75
-    """Share of training lanes whose context is the model's own frames (reached at a third of the run)."""
+    """Share of training lanes whose context is the model's own frames, in the later part of the run."""
+    self_start: float = 0.45
+    """Share of the run that trains on real context only: errors of a model that cannot predict yet teach nothing."""
     self_steps: int = 2
     """Sampling steps K of those frames."""
-    context_noise: float = 0.3
+    context_noise: float = 0.15
     """History is mixed with up to this much noise in training (1 - tau of the lerp, drawn per lane from U(0, this))."""
     bootstrap_fraction: float = 0.25
     """Share of lanes that train the shortcut (d > d_min), after a start without."""
@@ -228,13 +230,13 @@ class ConvolutionalDynamics(Dynamics):
         loss, metrics, _ = self.rollout_loss(batch)
         return loss, metrics
 
-    def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """As :meth:`forward`; also returns the model's own frames ``(B, S, h, w, c)``, detached."""
+    def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """As :meth:`forward`; also returns the model's own frames ``(B, S, h, w, c)``, detached, once it makes some."""
         config = self.config
         lanes, device = len(batch.latents), batch.latents.device
         begin = self.context_length
         frames = list(self._cut_history(batch).unbind(1))
-        own_share = config.self_context * min(1.0, self.progress * 3) if self.training else 1.0
+        own_share = self._own_share()
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
@@ -256,14 +258,9 @@ class ConvolutionalDynamics(Dynamics):
             first = (level == 0) & (size == self.schedule.finest)
             errors.append(torch.where(first, terms.error, torch.nan))
             copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
-            with torch.no_grad():
-                noise = torch.randn_like(clean)
-                if shortcuts:
-                    own, _ = sample(predict, noise, config.self_steps, self.schedule)
-                else:
-                    # Large steps are not trained yet; the finest one from pure noise gives the mean.
-                    zero = torch.zeros_like(level)
-                    own = predict(noise, zero, zero + self.schedule.finest)
+            if own_share > 0:
+                with torch.no_grad():
+                    own, _ = sample(predict, torch.randn_like(clean), config.self_steps, self.schedule)
                 own_frames.append(own)
                 frames[t] = torch.where(on_own[:, None, None, None], own, clean)
         flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
@@ -280,7 +277,13 @@ class ConvolutionalDynamics(Dynamics):
         }
         if shortcuts:
             metrics["bootstrap"] = bootstrap_loss.detach()
-        return loss, metrics, torch.stack(own_frames, dim=1)
+        return loss, metrics, torch.stack(own_frames, dim=1) if own_frames else None
+
+    def _own_share(self) -> float:
+        """Share of lanes that go on from the model's own frames: 0, then rising over a fifth of the run."""
+        if not self.training:
+            return 1.0
+        return self.config.self_context * min(max((self.progress - self.config.self_start) / 0.2, 0.0), 1.0)
 
     def _cut_history(self, batch: ClipBatch) -> Tensor:
         """Some lanes forget what lies further back than a random frame, which is repeated instead."""

@@ -123,11 +123,14 @@ class TransformerDynamics(Dynamics):
         )
         self.network = SpaceTimeTransformer(config, self.tokens.positions, hidden=config.agent_tokens)
         self.scale = RunningRMS()
-        self.progress = 0.0
+        self.set_progress(0.0)
 
     def set_progress(self, share: float) -> None:
         """Tells how much of the run is done, in [0, 1]: shortcuts and self-made context come in with it."""
-        self.progress = share
+        # Three switches rather than the number: a compiled model is compiled again when one of them turns.
+        self.shortcuts = share >= self.config.bootstrap_start
+        self.own_context = share >= self.config.self_start
+        self.short_clips = share < self.config.long_only
 
     def predict(self, z: Tensor, level: Tensor, size: Tensor, given: Conditions, mask: Tensor) -> Tensor:
         """Clean predictions of all frames of whole clips.
@@ -167,12 +170,11 @@ class TransformerDynamics(Dynamics):
         """
         config, latents = self.config, batch.latents
         self._check_clips(latents, batch.actions)
-        progress = self.progress if self.training else 1.0
-        shortcuts = progress >= config.bootstrap_start
-        first = self._segments(batch.valid, progress)
+        shortcuts = self.shortcuts or not self.training
+        first = self._segments(batch.valid)
         actions = _shifted(batch.actions)
         frames, own = latents, torch.zeros_like(first)
-        if progress >= config.self_start:
+        if self.own_context or not self.training:
             frames, own = self._put_own_frames(latents, actions, first, shortcuts)
         given = Conditions(actions, ~first, self._previous(frames, first))
         mask = self.time_mask(first)
@@ -213,7 +215,7 @@ class TransformerDynamics(Dynamics):
             metrics["bootstrap"] = bootstrap.detach()
         return total, metrics
 
-    def _segments(self, valid: Tensor, progress: float) -> Tensor:
+    def _segments(self, valid: Tensor) -> Tensor:
         """Where segments begin ``(B, T)``: frames that see nothing before them, action unknown."""
         config, (lanes, frames), device = self.config, valid.shape, valid.device
         first = ~valid | _shifted(~valid[:, :-1], fill=True)
@@ -222,7 +224,7 @@ class TransformerDynamics(Dynamics):
         kind = torch.rand(lanes, 1, device=device)
         offset = torch.randint(0, config.short_length, (lanes, 1), device=device)
         cut = (torch.arange(frames, device=device) + offset) % config.short_length == 0
-        short = config.short_share if progress < config.long_only else 0.0
+        short = config.short_share if self.short_clips else 0.0
         return first | (kind < config.image_share) | (cut & (kind > 1 - short))
 
     def _draw(self, own: Tensor, chance: float) -> tuple[Tensor, Tensor]:
@@ -256,23 +258,22 @@ class TransformerDynamics(Dynamics):
             The clips, and which frames were replaced ``(B, T)``. These serve as context only.
         """
         config, length, device = self.config, latents.shape[1], latents.device
-        lanes = slice(0, _share_of(len(latents), config.self_context))
-        own, replaced = latents.clone(), torch.zeros_like(first)
-        if lanes.stop == 0:
-            return own, replaced
-        mask, begins = self.time_mask(first[lanes]), first[lanes]
-        start = torch.randint(1, max(length - config.self_frames, 2), (lanes.stop, 1), device=device)
+        lanes = _share_of(len(latents), config.self_context)
+        if lanes == 0:
+            return latents, torch.zeros_like(first)
+        clips, begins, mask = latents[:lanes], first[:lanes], self.time_mask(first[:lanes])
+        start = torch.randint(1, max(length - config.self_frames, 2), (lanes, 1), device=device)
+        t = torch.arange(length, device=device)
         for i in range(config.self_frames):
-            at = (torch.arange(length, device=device) == start + i) & ~begins
+            at = (t == start + i) & ~begins
             level = torch.where(at, 0, self.context_level)
             # Until large steps are trained, the finest one from pure noise gives the mean.
             size = torch.where(at & shortcuts, 0, self.schedule.finest)
-            given = Conditions(actions[lanes], ~begins, self._previous(own[lanes], begins))
-            z = mix(own[lanes], torch.randn_like(own[lanes]), self.schedule.tau(level))
-            prediction = self.predict(z, level, size, given, mask)
-            own[lanes] = torch.where(expand_to(at, z), prediction, own[lanes])
-            replaced[lanes] |= at
-        return own, replaced
+            given = Conditions(actions[:lanes], ~begins, self._previous(clips, begins))
+            z = mix(clips, torch.randn_like(clips), self.schedule.tau(level))
+            clips = torch.where(expand_to(at, z), self.predict(z, level, size, given, mask), clips)
+        replaced = (t >= start) & (t < start + config.self_frames) & ~begins
+        return torch.cat([clips, latents[lanes:]]), torch.cat([replaced, torch.zeros_like(first[lanes:])])
 
     @torch.no_grad()
     def start(self, latents: Tensor, actions: Tensor) -> State:
