@@ -137,7 +137,7 @@ def _pong_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
     if choice.name == "pong-mix":
         return PongMix()
     if choice.argument is None:
-        return PongPlayer()
+        return PongPlayer(skill=None)
     try:
         return PongPlayer(skill=float(choice.argument))
     except ValueError:

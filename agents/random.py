@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from neuralsim.agents.policies import Policy
+from neuralsim.envs.keyboard import idle_action
 
 
 class RandomPolicy(Policy):
@@ -61,7 +62,7 @@ class NoopPolicy(Policy):
     name = "noop"
 
     def __init__(self, space: spaces.Space) -> None:
-        self.action = _nothing(space)
+        self.action = idle_action(space)
 
     def reset(self, seed: int | None = None) -> None:
         """Nothing to begin."""
@@ -69,17 +70,3 @@ class NoopPolicy(Policy):
     def act(self, frame: np.ndarray, info: dict[str, Any]) -> Any:
         """The one action."""
         return self.action
-
-
-def _nothing(space: spaces.Space) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _nothing(part) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_nothing(part) for part in space.spaces)
-    if isinstance(space, spaces.Discrete):
-        return int(space.start)
-    if isinstance(space, spaces.MultiDiscrete):
-        return np.array(space.start, space.dtype)
-    if isinstance(space, spaces.Box):
-        return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
-    return np.zeros(space.shape or (), space.dtype)

@@ -261,7 +261,7 @@ class DreamLanes:
         """Goes on from a moment; ``generators`` are set too if it holds their states.
 
         Raises:
-            ValueError: If the moment is of another world, another number of lanes, or no such thing.
+            ValueError: If the moment is of another world, another number of lanes or another dtype, or no such thing.
         """
         if not isinstance(saved, DreamState):
             raise ValueError(f"a state to restore comes from clone_state(), got {type(saved).__name__}")
@@ -269,6 +269,11 @@ class DreamLanes:
             raise ValueError(f"the state holds {saved.state.lanes} dreams, this environment {self.lanes}")
         if saved.world != self.world.config.weights_sha256:
             raise ValueError("the state belongs to a world with other weights")
+        if saved.state.latent.dtype != self.world.dtype:
+            raise ValueError(
+                f"the state was dreamed in {saved.state.latent.dtype}, this environment dreams in {self.world.dtype}: "
+                "make both with the same dtype"
+            )
         self.state, self._frames = saved.state.to(self.world.device), None
         self.start, self.ended = saved.start.copy(), saved.ended.copy()
         for generator, state in zip(generators, saved.generators or (), strict=False):

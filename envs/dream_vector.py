@@ -25,8 +25,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
     Options ``"start"`` and ``"frames"``/``"actions"`` may also hold one entry per lane, and ``"reset_mask"``
     (bool array) resets some lanes.
 
-    Autoreset: ``NEXT_STEP`` begins a new dream with the step after an episode's end (that step's action is
-        ignored,
+    Autoreset: ``NEXT_STEP`` begins a new dream with the step after an episode's end (that step's action is ignored,
     its reward is 0); ``SAME_STEP`` at once, with the last observation and info in ``info["final_obs"]`` and
     ``info["final_info"]``; ``DISABLED`` never, and stepping an ended lane raises ``ResetNeeded``.
 

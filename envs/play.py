@@ -134,11 +134,19 @@ def play(config: PlayConfig) -> None:
     print(f"opening {config.game} ...", flush=True)
     env = open_game(config)
     try:
-        session = Session(env, config.seed, config.start, recordings=config.recordings, film=config.film)
+        session = Session(
+            env, config.seed, config.start, fps=_real_rate(env, config), recordings=config.recordings, film=config.film
+        )
     except BaseException:
         env.close()
         raise
     play_session(session, config.fps, config.scale)
+
+
+def _real_rate(env: gym.Env, config: PlayConfig) -> float | None:
+    """None where the environment says how fast it runs, else ``--fps``: then that is real time."""
+    world = getattr(env.unwrapped, "world", None)
+    return None if world is not None or env.metadata.get("render_fps") else config.fps
 
 
 def play_session(session: Session, fps: float | None = None, scale: int | None = None) -> None:
@@ -216,9 +224,7 @@ class Window:
         self.hud = Hud(session)
         self.period = 1.0 / (fps or session.fps)
         self.open = True
-        size = window_size(
-            session.frame.shape, scale or best_scale(session.frame.shape), self.hud.panel_height
-        )
+        size = window_size(session.frame.shape, scale or best_scale(session.frame.shape), self.hud.panel_height)
         pygame.display.set_caption(f"{session.name} - neuralsim")
         pygame.display.set_mode(size, pygame.RESIZABLE)
         self._held: list[int] = []  # in the order of pressing

@@ -116,6 +116,9 @@ class World:
         self.tokenizer = tokenizer.to(self.device, self.dtype).eval().requires_grad_(False)
         self.dynamics = dynamics.to(self.device, self.dtype).eval().requires_grad_(False)
         self.heads = heads.to(self.device, torch.float32).eval().requires_grad_(False)
+        for part in self._parts.values():
+            # Latents come with their channels last; kernels laid out alike are not reordered at every call.
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.starts = list(starts)
         self.frame_shape = config.frame_shape
         self.latent_shape = tuple(tokenizer.latent_shape)

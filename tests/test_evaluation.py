@@ -1,5 +1,6 @@
 """Evaluation: hand-computed figures, and worlds that must be called what they are."""
 
+import json
 import math
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from neuralsim.evaluation.closed_loop import SERVE_WITHIN, Play, describe
 from neuralsim.evaluation.intervals import psnr, share
-from neuralsim.evaluation.open_loop import draw_clips, open_loop
+from neuralsim.evaluation.open_loop import draw_clips, idle_actions, open_loop, shuffle_actions
 from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find
+from neuralsim.evaluation.run import write_card
 
 DOT = Probes("test_evaluation", (Thing("dot", "there", ("x", "y"), 1.0),))
 
@@ -101,6 +103,24 @@ def test_clips_are_cut_where_they_say(recording):
     whole = recording.frames(0, 0, 151)
     begin = next(t for t in range(143) if np.array_equal(whole[t : t + 9], clips.frames[0]))
     assert np.array_equal(recording.actions(0)[begin : begin + 8], clips.actions[0])
+
+
+def test_baselines_change_only_what_follows_the_context(recording):  # check 20
+    from conftest import build_tiny_world
+
+    clips = draw_clips(recording, 3, context=5, horizon=4)
+    shuffled, idle = shuffle_actions(clips), idle_actions(clips, build_tiny_world())
+    for changed in (shuffled, idle):
+        assert np.array_equal(changed[:, :4], clips.actions[:, :4])
+    assert np.array_equal(shuffled[:, 4:], clips.actions[[1, 2, 0], 4:])
+    assert not idle[:, 4:].any()
+
+
+def test_a_card_is_json_also_where_nothing_was_measured(tmp_path):
+    write_card(tmp_path, {"served_again": float("nan"), "rows": [{"value": 1.5}]}, "text")
+    assert (tmp_path / "card.md").read_text() == "text"
+    text = (tmp_path / "card.json").read_text()
+    assert json.loads(text) == {"served_again": None, "rows": [{"value": 1.5}]}
 
 
 def test_a_world_that_copies_is_called_a_copy(recording):

@@ -36,8 +36,10 @@ def home(tmp_path_factory):
         "--out", home / "dynamics", *SMALL_DYNAMICS, *ON_CPU)  # fmt: skip
     run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
         "--out", home / "world", "--beginnings", 2, "--middles", 2)  # fmt: skip
+    packed = (home / "world" / "world.safetensors").read_bytes()
     run("evaluate", home / "world", "--data", home / "held", "--out", home / "report", "--clips", 3, "--lanes", 2,
         "--steps", 12, "--save")  # fmt: skip
+    assert (home / "world" / "world.safetensors").read_bytes() == packed  # --save adds the card and nothing else
     return home
 
 

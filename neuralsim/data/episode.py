@@ -64,7 +64,7 @@ class DatasetInfo:
         keys_to_action: Pairs of pressed keys and the action they mean, or None.
         action_meanings: Names of a Discrete space's actions, or None.
         command: The command that recorded it.
-        source: More about how it was made (policies, seeds, versions).
+        source: More about how it was made (policies, seed, or where it was imported from).
         format: Version of the layout.
     """
 

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from neuralsim.actions import space_from_json
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.envs.preprocessing import RESAMPLE
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def import_data(config: ImportConfig) -> EpisodeStore:
         raise FileExistsError(f"{config.out} already holds a dataset; choose another --out")
     if config.size is not None and min(config.size) < 1:
         raise ValueError(f"--size {config.size} must be a height and a width of at least 1")
+    if config.resample not in RESAMPLE:
+        raise ValueError(f"unknown resample {config.resample!r}; choose one of {', '.join(RESAMPLE)}")
     if config.fps is not None and not config.fps > 0:
         raise ValueError(f"--fps {config.fps} must be a positive number of frames per second")
     kind = _kind(config.source) if config.kind == "auto" else config.kind

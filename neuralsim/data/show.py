@@ -103,7 +103,7 @@ def summarise(store: EpisodeStore) -> Summary:
         episodes=len(ids),
         steps=steps,
         hours=steps / store.info.fps / 3600,
-        size=sum(file.stat().st_size for file in (store.path / "episodes").iterdir()),
+        size=sum(file.stat().st_size for file in (store.path / "episodes").glob("*.zarr.zip")),
         terminated=sum(meta["terminated"] for meta in metas),
         truncated=sum(meta["truncated"] for meta in metas),
         lengths=np.array([meta["length"] for meta in metas]),

@@ -20,7 +20,7 @@ from gymnasium import spaces
 
 from neuralsim.actions import space_to_json
 from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, new_store, write_atomically
-from neuralsim.envs.preprocessing import RESAMPLE, resize
+from neuralsim.envs.preprocessing import resize
 from neuralsim.extras import require
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ def import_videos(config: ImportConfig) -> EpisodeStore:
         ModuleNotFoundError: Without the extra ``video``.
     """
     av = require("av", extra="video", why="reading videos")
-    if config.resample not in RESAMPLE:
-        raise ValueError(f"unknown resample {config.resample!r}; choose one of {', '.join(RESAMPLE)}")
     folder = Path(config.source)
     pairs = _find(folder)
     note, abouts = _read_note(folder)

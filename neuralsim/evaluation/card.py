@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from neuralsim.evaluation.open_loop import SOURCES
+
 
 def render_card(card: dict[str, Any]) -> str:
     """The card as Markdown."""
@@ -86,13 +88,13 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
         "| horizon | " + " | ".join(horizons) + " |",
         "|---" * (len(horizons) + 1) + "|",
     ]
-    for source in ("dream", "copy", "tokenizer"):
+    for source in SOURCES:
         lines.append(
             f"| PSNR {_LABEL[source]} | " + " | ".join(f"{table[h]['psnr'][source]:.1f}" for h in horizons) + " |"
         )
     things = [name for name in table[horizons[0]] if name != "psnr" and not name.startswith("false_")]
     for thing in things:
-        for source in ("dream", "copy", "tokenizer"):
+        for source in SOURCES:
             cells = [_interval(table[h][thing][source], brief=source != "dream") for h in horizons]
             lines.append(f"| {thing} {_LABEL[source]} | " + " | ".join(cells) + " |")
         cells = [_interval(table[h][f"false_{thing}"], brief=True) for h in horizons]
@@ -127,7 +129,13 @@ def _closed_loop(card: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-_LABEL = {"dream": "dreamed", "copy": "copied from the last frame", "tokenizer": "tokenizer's ceiling"}
+_LABEL = {
+    "dream": "dreamed",
+    "shuffled": "dreamed with another clip's actions",
+    "noop": "dreamed without actions",
+    "copy": "copied from the last frame",
+    "tokenizer": "tokenizer's ceiling",
+}
 
 
 def _interval(cell: dict[str, float], brief: bool) -> str:

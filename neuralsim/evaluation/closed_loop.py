@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +57,12 @@ def play_dream(
         state, said = world.step(state, actions, steps=sampling_steps)
         current = world.decode(said.latent).cpu().numpy()
         over = said.terminated.cpu().numpy()
+        frames.append(current.copy())
         for lane in np.flatnonzero(over):
             again = world.start_at(chosen[lane], seed=seed + 7919 * (t + 1) + int(lane))
             state = state.replace([int(lane)], again)
+            current[lane] = contexts[lane].frames[-1]
             players[lane].reset()
-        frames.append(current)
         rewards.append(said.reward.cpu().numpy())
         ended.append(over)
         if progress is not None:
@@ -70,25 +72,24 @@ def play_dream(
 
 def play_real(world: World, lanes: int, steps: int, skill: float, seed: int = 0, progress: Any = None) -> Play:
     """The same players in the real environment the world was learned from; they see frames only, as in the dream."""
-    env = make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing)
     columns: tuple[list[np.ndarray], ...] = ([], [], [])
-    for lane in range(lanes):
-        player = PongPlayer(skill, seed=seed + lane)
-        frame, _ = env.reset(seed=seed + lane)
-        rows: tuple[list, list, list] = ([], [], [])
-        for _ in range(steps):
-            frame, reward, terminated, truncated, _ = env.step(player.act(frame, {}))
-            over = terminated or truncated
-            for row, value in zip(rows, (frame, reward, over), strict=True):
-                row.append(value)
-            if over:
-                frame, _ = env.reset()
-                player.reset()
-        for column, row in zip(columns, rows, strict=True):
-            column.append(np.stack(row))
-        if progress is not None:
-            progress()
-    env.close()
+    with contextlib.closing(make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing)) as env:
+        for lane in range(lanes):
+            player = PongPlayer(skill, seed=seed + lane)
+            frame, _ = env.reset(seed=seed + lane)
+            rows: tuple[list, list, list] = ([], [], [])
+            for _ in range(steps):
+                frame, reward, terminated, truncated, _ = env.step(player.act(frame, {}))
+                over = terminated or truncated
+                for row, value in zip(rows, (frame, reward, over), strict=True):
+                    row.append(value)
+                if over:
+                    frame, _ = env.reset()
+                    player.reset()
+            for column, row in zip(columns, rows, strict=True):
+                column.append(np.stack(row))
+            if progress is not None:
+                progress()
     return Play(*(np.stack(column) for column in columns))
 
 
@@ -114,7 +115,7 @@ def describe(play: Play, probes: Probes) -> dict[str, float]:
     main = found[probes.things[0].name]
     back, points = 0, 0
     for lane, step in zip(*np.nonzero(play.rewards), strict=True):
-        # The point and the frames right after may still show the old ball: it must be gone, then come back.
+        # The frames right after the point may still show the old ball.
         window = main.present[lane, step + SETTLE : step + SERVE_WITHIN]
         if len(window) < SERVE_WITHIN - SETTLE or play.ended[lane, step : step + SERVE_WITHIN].any():
             continue

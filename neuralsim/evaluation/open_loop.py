@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralsim.actions import slice_actions
+from neuralsim.actions import map_actions, slice_actions
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.envs.keyboard import idle_action
 from neuralsim.evaluation.intervals import psnr, share
 from neuralsim.evaluation.probes import Probes, find
 from neuralsim.world import World
+
+SOURCES = ("dream", "shuffled", "noop", "copy", "tokenizer")
+"""What is compared with reality: the dream, the same world with another clip's actions and with no action at all,
+copying the last frame, and the tokenizer's ceiling."""
 
 
 @dataclass
@@ -80,6 +86,30 @@ def dream_clips(world: World, clips: Clips, steps: int, seed: int = 0) -> Iterat
         yield world.decode(said.latent).cpu().numpy(), said.reward.cpu().numpy()
 
 
+def shuffle_actions(clips: Clips) -> Any:
+    """The clips' actions, but after the context those of the next clip."""
+    kept = clips.context - 1
+    return map_actions(
+        lambda array: np.concatenate([array[:, :kept], np.roll(array, -1, axis=0)[:, kept:]], axis=1), clips.actions
+    )
+
+
+def idle_actions(clips: Clips, world: World) -> Any:
+    """The clips' actions, but after the context hands off."""
+    idle = idle_action(world.action_space, world.config.action_meanings)
+
+    def fill(actions: Any, value: Any) -> Any:
+        if isinstance(actions, dict):
+            return {key: fill(part, value[key]) for key, part in actions.items()}
+        if isinstance(actions, tuple):
+            return tuple(fill(part, value[i]) for i, part in enumerate(actions))
+        changed = actions.copy()
+        changed[:, clips.context - 1 :] = value
+        return changed
+
+    return fill(clips.actions, idle)
+
+
 def open_loop(
     world: World,
     store: EpisodeStore,
@@ -90,12 +120,14 @@ def open_loop(
     batch: int = 32,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Fidelity by horizon, beside copying the last frame and the tokenizer's own ceiling.
+    """Fidelity by horizon, beside dreams of wrong actions, copying the last frame and the tokenizer's own ceiling.
+
+    A dream that is no better than with another clip's actions, or with none, does not listen to them.
 
     Returns:
-        By horizon (as a string): PSNR of each source in dB, and for every probed thing the share of frames that
-        hold it in reality in which the source has it within its tolerance, with a bootstrap interval over clips;
-        ``false_<thing>``: the share of frames without it in which the dream shows one.
+        By horizon (as a string): PSNR of each of :data:`SOURCES` in dB, and for every probed thing the share of
+        frames that hold it in reality in which the source has it within its tolerance, with a bootstrap interval
+        over clips; ``false_<thing>``: the share of frames without it in which the dream shows one.
     """
     rows: dict[str, dict[int, list[np.ndarray]]] = {}
 
@@ -104,6 +136,7 @@ def open_loop(
 
     context = world.dynamics.context_length
     drawn = draw_clips(store, clips, context, max(horizons), seed=11)
+    wrong = {"shuffled": shuffle_actions(drawn), "noop": idle_actions(drawn, world)}
     for begin in range(0, clips, batch):
         part = Clips(
             drawn.frames[begin : begin + batch],
@@ -112,14 +145,19 @@ def open_loop(
             context,
         )
         last = part.frames[:, context - 1]
-        for h, (dreamed, _) in enumerate(dream_clips(world, part, steps, seed=begin), start=1):
+        dreams = {"dream": dream_clips(world, part, steps, seed=begin)}
+        for name, actions in wrong.items():
+            other = dataclasses.replace(part, actions=slice_actions(actions, slice(begin, begin + batch)))
+            dreams[name] = dream_clips(world, other, steps, seed=begin)
+        for h in range(1, max(horizons) + 1):
+            dreamed = {name: next(dream)[0] for name, dream in dreams.items()}
             if progress is not None:
                 progress()
             if h not in horizons:
                 continue
             real = part.frames[:, context - 1 + h]
             ceiling = world.decode(world.encode(real[:, None])[:, 0]).cpu().numpy()
-            for name, frames in (("dream", dreamed), ("copy", last), ("tokenizer", ceiling)):
+            for name, frames in (*dreamed.items(), ("copy", last), ("tokenizer", ceiling)):
                 note(f"psnr/{name}", h, psnr(frames, real))
                 if probes is None:
                     continue
@@ -132,15 +170,12 @@ def open_loop(
                         note(f"{thing.name}/truth", h, truth[thing.name].present)
     table: dict[str, Any] = {}
     for h in horizons:
-        row: dict[str, Any] = {
-            name: float(np.concatenate(rows[f"psnr/{name}"][h]).mean()) for name in ("dream", "copy", "tokenizer")
-        }
+        row: dict[str, Any] = {name: float(np.concatenate(rows[f"psnr/{name}"][h]).mean()) for name in SOURCES}
         entry: dict[str, Any] = {"psnr": row}
         for thing in probes.things if probes else ():
             truth_present = np.concatenate(rows[f"{thing.name}/truth"][h])[:, None]
             entry[thing.name] = {
-                name: share(np.concatenate(rows[f"{thing.name}/{name}"][h])[:, None], truth_present)
-                for name in ("dream", "copy", "tokenizer")
+                name: share(np.concatenate(rows[f"{thing.name}/{name}"][h])[:, None], truth_present) for name in SOURCES
             }
             entry[f"false_{thing.name}"] = share(
                 np.concatenate(rows[f"{thing.name}/dream/seen"][h])[:, None], ~truth_present

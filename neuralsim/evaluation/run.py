@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ import torch
 import tyro
 from rich.progress import Progress
 
-from neuralsim.data.episodes import EpisodeStore
+from neuralsim.data.episodes import EpisodeStore, write_atomically
+from neuralsim.envs.real import make_real
 from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
 from neuralsim.evaluation.open_loop import draw_clips, dream_clips, open_loop, teacher_forced_events, tokenizer_fidelity
 from neuralsim.evaluation.probes import PROBES
 from neuralsim.pictures import enlarge, strip, write_picture
 from neuralsim.world import World
+from neuralsim.world_files import CARD, CARD_TEXT
 
 HORIZONS = (1, 2, 3, 5, 10, 20, 40)
 
@@ -29,9 +32,9 @@ HORIZONS = (1, 2, 3, 5, 10, 20, 40)
 class EvaluateConfig:
     """Measures a world on held-out recordings and writes its card.
 
-    Open loop (recorded actions, dream against reality by horizon, beside copying the last frame and the tokenizer's
-    ceiling), rewards and ends on real transitions, closed loop (a scripted player in the dream and in the real
-    game), and speed.
+    Open loop (recorded actions, dream against reality by horizon, beside dreams with wrong actions, copying the last
+    frame and the tokenizer's ceiling), rewards and ends on real transitions, closed loop (a scripted player in the
+    dream and in the real game), and speed.
     """
 
     world: Annotated[str, tyro.conf.Positional]
@@ -64,7 +67,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     store = EpisodeStore.open(config.data)
     check_same_game(world, store)
     probes = PROBES[world.config.probes] if world.config.probes else None
+    world.check_steps(config.sampling_steps)
     closed = probes is not None and config.lanes > 0
+    if closed:  # complain now rather than after the open loop
+        make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
     card: dict[str, Any] = {
         "world": world.config.name,
         "env_id": world.config.env_id,
@@ -101,15 +107,29 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             }
     write_picture(config.out / "dream_beside_real.png", beside_real(world, store, config.sampling_steps))
     card["speed"] = speed(world, config.sampling_steps)
-    config.out.mkdir(parents=True, exist_ok=True)
     text = render_card(card)
-    (config.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    (config.out / "card.md").write_text(text)
+    write_card(config.out, card, text)
     print(text)
     if config.save:
-        world.card, world.card_text = card, text
-        world.save(config.world)
+        # Only the card: weights that were loaded in another precision must not be written back.
+        assert world.source is not None
+        write_card(world.source, card, text)
     return card
+
+
+def write_card(folder: Path, card: dict[str, Any], text: str) -> None:
+    """Writes ``card.json`` and ``card.md``, each in one move; what could not be measured (NaN) is null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / CARD, json.dumps(_without_nan(card), indent=1, allow_nan=False) + "\n")
+    write_atomically(folder / CARD_TEXT, text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def beside_real(world: World, store: EpisodeStore, steps: int, horizon: int = 56, seed: int = 3) -> np.ndarray:
@@ -140,14 +160,14 @@ def check_same_game(world: World, store: EpisodeStore) -> None:
 
 def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:
     """Steps per second of one dream with pictures, on the machine at hand."""
-    state = world.start_at(0)
+    state = world.start_at(0) if world.starts else world.start(np.zeros((1, 1, *world.frame_shape), np.uint8))
     action = world.actions.decode(torch.zeros(1, world.actions.size).numpy())
     began = time.perf_counter()
     for i in range(count + 20):
         if i == 20:
             began = time.perf_counter()
         state, said = world.step(state, action, steps=steps)
-        world.decode(said.latent)
+        world.decode(said.latent).cpu()  # as a player gets it; a GPU would else still be at work when the clock stops
     return {
         "steps_per_second": count / (time.perf_counter() - began),
         "device": world.device.type,

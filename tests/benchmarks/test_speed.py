@@ -1,6 +1,6 @@
 """Speed of the bundled Pong: ``make bench`` prints steps/s by lanes and K, and how much of the machine that uses.
 
-    OMP_NUM_THREADS=2 pytest tests/benchmarks -s
+    OMP_NUM_THREADS=2 pytest tests/benchmarks
 
 The share is floating-point operations per second of a step over those of a large matrix product, measured in the
 same run: what the machine can do is what it does for a matrix product, whatever else is running on it.
@@ -23,13 +23,13 @@ LANES, STEPS = (1, 8, 64), (1, 2, 4)
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World.load("pong")
+    return World.load("pong", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def matmul_rate() -> float:
-    """FLOP/s of a 1024 x 1024 product in float32: the best of many, as it is the yardstick."""
-    a = torch.randn(1024, 1024)
+def matmul_rate(world) -> float:
+    """FLOP/s of a 1024 x 1024 product in the world's number format: the best of many, as it is the yardstick."""
+    a = torch.randn(1024, 1024).to(world.dtype)
     best = float("inf")
     for _ in range(20):
         began = time.perf_counter()
@@ -41,7 +41,7 @@ def matmul_rate() -> float:
 @pytest.mark.parametrize("decode", [True, False], ids=["pictures", "latents"])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("lanes", LANES)
-def test_dream_steps(benchmark, world, matmul_rate, lanes, steps, decode):
+def test_dream_steps(benchmark, capsys, world, matmul_rate, lanes, steps, decode):
     state = type(world.start_at(0)).stack([world.start_at(0, seed=i) for i in range(lanes)])
     actions = np.zeros(lanes, np.int64)
 
@@ -56,14 +56,15 @@ def test_dream_steps(benchmark, world, matmul_rate, lanes, steps, decode):
     seconds = benchmark.stats.stats.median
     share = counter.get_total_flops() / seconds / matmul_rate
     benchmark.extra_info |= {"steps_per_second": lanes / seconds, "share_of_matmul": share}
-    print(
-        f"\nlanes {lanes:3d}  K {steps}  {'pictures' if decode else 'latents '}  {lanes / seconds:7.1f} steps/s  "
-        f"{seconds * 1000:7.1f} ms  {100 * share:4.1f} % of a matrix product ({torch.get_num_threads()} threads)",
-        end="",
-    )
+    with capsys.disabled():
+        print(
+            f"\nlanes {lanes:3d}  K {steps}  {'pictures' if decode else 'latents '}  {lanes / seconds:7.1f} steps/s  "
+            f"{seconds * 1000:7.1f} ms  {100 * share:4.1f} % of a matrix product ({torch.get_num_threads()} threads)",
+            end="",
+        )
 
 
-def test_memory_per_lane(world):
+def test_memory_per_lane(capsys, world):
     """A lane's state, and what the process grows by when 64 lanes dream."""
     one = world.start_at(0)
     size = sum(value.nbytes for value in one.dynamics.values()) + one.latent.nbytes
@@ -73,5 +74,8 @@ def test_memory_per_lane(world):
         state, said = world.step(state, np.zeros(64, np.int64), steps=4)
         world.decode(said.latent)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"\nstate {size / 1024:.0f} KiB per lane; peak memory grew by {grown / 64:.0f} KiB per lane over 64 lanes")
+    with capsys.disabled():
+        print(
+            f"\nstate {size / 1024:.0f} KiB per lane; peak memory grew by {grown / 64:.0f} KiB per lane over 64 lanes"
+        )
     assert size < 1024 * 1024
