@@ -9,8 +9,8 @@ import numpy as np
 
 from neuralsim.agents.policies import PlayerQuit, Policy
 from neuralsim.envs.keyboard import KeyMap
+from neuralsim.envs.play import require_window
 from neuralsim.envs.real import real_fps
-from neuralsim.extras import require
 
 
 class KeyboardPolicy(Policy):
@@ -23,12 +23,13 @@ class KeyboardPolicy(Policy):
     Raises:
         ValueError: If it does not say so.
         ModuleNotFoundError: Without the extra ``play``.
+        OSError: Without a display.
     """
 
     name = "keyboard"
 
     def __init__(self, env: gym.Env, height: int = 512) -> None:
-        self.pygame = require("pygame", extra="play", why="playing by keyboard")
+        self.pygame = require_window()
         self.keys = KeyMap.for_env(env)
         self.fps = real_fps(env)
         self.height = height

@@ -117,9 +117,7 @@ def play_scripted(env: gym.Env, config: DemoConfig) -> DemoResult:
     result = DemoResult(fps=fps)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with FilmWriter(config.out, fps, FILM_SCALE) as film, Progress(*columns) as progress:
-        task = progress.add_task(
-            f"a scripted player in {config.world or 'Dream-Pong-v0'}", total=config.steps
-        )
+        task = progress.add_task(f"a scripted player in {config.world or 'Dream-Pong-v0'}", total=config.steps)
         frame, info = env.reset(seed=config.seed)
         player.reset(config.seed)
         film.add(frame)

@@ -57,7 +57,7 @@ class DreamEnv(PickledByArguments, gym.Env):
         obs_type: ``"rgb"`` or ``"latent"``.
         starts: Resets begin at the ``"beginning"`` of episodes, or at ``"any"`` start of the world.
         device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        dtype: ``"auto"`` (bfloat16 where the hardware has it), ``"float32"`` or ``"bfloat16"``.
+        dtype: ``"auto"`` (bfloat16 on CUDA, float32 elsewhere), ``"float32"`` or ``"bfloat16"``.
         max_episode_steps: Truncate after so many steps, if that is sooner than the time limit of the world
             (which is that of the real environment); None for the world's limit, -1 for none.
         render_mode: ``"rgb_array"``, ``"human"`` (a window, extra "play") or None.

@@ -89,9 +89,7 @@ class Hud:
         self._keys = draw_keys(session.keys, controls_of(session))
         self.panel_height = self._panel(Speed(), 10_000)[1]
 
-    def draw(
-        self, size: tuple[int, int], speed: Speed, message: str = "", countdown: float = 0.0
-    ) -> Image.Image:
+    def draw(self, size: tuple[int, int], speed: Speed, message: str = "", countdown: float = 0.0) -> Image.Image:
         """The whole screen.
 
         Args:
@@ -126,9 +124,7 @@ class Hud:
             _cover(screen, area, lines, (area[1] + area[3]) // 2)
         elif self.session.paused:
             middle = (area[0] + area[2]) // 2  # narrow: games have their figures in the corners
-            _cover(
-                screen, (middle - 46, area[1] + 8, middle + 46, area[3]), [("paused", 18, WARM)], area[1] + 30
-            )
+            _cover(screen, (middle - 46, area[1] + 8, middle + 46, area[3]), [("paused", 18, WARM)], area[1] + 30)
         if message:
             lines = [(line, 14, TEXT) for line in wrap(message, 14, area[2] - area[0] - 24)]
             _cover(screen, area, lines, area[3] - 14 - 10 * len(lines))
@@ -198,9 +194,7 @@ def controls_of(session: Session) -> list[tuple[str, str]]:
     """
     rows = []
     for keys, meaning, caps in CONTROLS:
-        if ("sampling" in meaning and not session.is_dream) or (
-            meaning == "rewind" and not session.can_rewind
-        ):
+        if ("sampling" in meaning and not session.is_dream) or (meaning == "rewind" and not session.can_rewind):
             continue
         taken = len(keys[0]) == 1 and ord(keys[0]) in session.keys.codes
         if meaning == "next start" and session.start is None:
@@ -288,9 +282,7 @@ def wrap(text: str, size: int, width: float, lines: int = 3) -> list[str]:
             if text_width(rows[-1] + letter, size) > width:
                 rows.append("")
             rows[-1] += letter
-    return (
-        [*rows[: lines - 1], shorten(" ".join(rows[lines - 1 :]), size, width)] if len(rows) > lines else rows
-    )
+    return [*rows[: lines - 1], shorten(" ".join(rows[lines - 1 :]), size, width)] if len(rows) > lines else rows
 
 
 def shorten(text: str, size: int, width: float) -> str:

@@ -73,9 +73,7 @@ def idle_action(space: spaces.Space, meanings: Sequence[str] | None = None) -> A
         return {key: idle_action(part) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(idle_action(part) for part in space.spaces)
-    raise ValueError(
-        f"no idle action is known for {space}; list one for no keys, (), in get_keys_to_action()"
-    )
+    raise ValueError(f"no idle action is known for {space}; list one for no keys, (), in get_keys_to_action()")
 
 
 class KeyMap:

@@ -119,9 +119,7 @@ class Session:
         self.writer: FilmWriter | None = None
         stride = max(1, round(self.fps / SNAPSHOTS_PER_SECOND))
         self._stride = stride
-        self._past: deque[tuple[Any, np.ndarray, Score]] = deque(
-            maxlen=int(REWIND_SECONDS * self.fps / stride)
-        )
+        self._past: deque[tuple[Any, np.ndarray, Score]] = deque(maxlen=int(REWIND_SECONDS * self.fps / stride))
         self._observation: Any = None
         self.frame: np.ndarray = np.zeros((1, 1, 3), np.uint8)
         self.restart()

@@ -68,9 +68,7 @@ class FilmWriter:
     def __init__(self, path: str | Path, fps: float, scale: int = 1) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in SUFFIXES:
-            raise ValueError(
-                f"cannot write a film as {str(path)!r}: the name must end in {' or '.join(SUFFIXES)}"
-            )
+            raise ValueError(f"cannot write a film as {str(path)!r}: the name must end in {' or '.join(SUFFIXES)}")
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"a film has a positive number of frames per second, got {fps}")
         enlarge(np.zeros((1, 1, 3), np.uint8), scale)  # refuses a wrong scale
@@ -80,12 +78,8 @@ class FilmWriter:
         self._frames: list[np.ndarray] = []
         self._container: Any = None
         self._stream: Any = None
-        self._av = (
-            None if self.is_gif else require("av", extra="video", why="writing mp4 (gif needs nothing)")
-        )
-        self._temporary = self.path.with_name(
-            f".{self.path.stem}.{os.getpid()}.part{self.path.suffix.lower()}"
-        )
+        self._av = None if self.is_gif else require("av", extra="video", why="writing mp4 (gif needs nothing)")
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix.lower()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
@@ -120,9 +114,7 @@ class FilmWriter:
             raise ValueError(f"the film {self.path} would be empty: add at least one frame")
         try:
             if self.is_gif:
-                _write_gif(
-                    self._temporary, self._frames, self.fps / math.ceil(self.fps / MAX_GIF_FPS), self.scale
-                )
+                _write_gif(self._temporary, self._frames, self.fps / math.ceil(self.fps / MAX_GIF_FPS), self.scale)
             else:
                 for packet in self._stream.encode():
                     self._container.mux(packet)
@@ -198,9 +190,7 @@ def write_film(path: str | Path, frames: Iterable[np.ndarray], fps: float, scale
     return film.path
 
 
-def make_palette(
-    frames: Sequence[np.ndarray], colors: int = _GIF_COLORS
-) -> tuple[np.ndarray, np.ndarray, bool]:
+def make_palette(frames: Sequence[np.ndarray], colors: int = _GIF_COLORS) -> tuple[np.ndarray, np.ndarray, bool]:
     """Chooses the colours of a film.
 
     Args:
@@ -226,9 +216,7 @@ def make_palette(
         sample = Image.fromarray(known.repeat(weights, axis=0)[None])
         chosen = sample.quantize(colors, method=Image.Quantize.MEDIANCUT, kmeans=1).getpalette()
         palette = np.unique(np.array(chosen, np.uint8).reshape(-1, 3)[:colors], axis=0)
-        nearest = np.concatenate(
-            [_nearest(part, palette) for part in np.array_split(known, len(known) // 4096 + 1)]
-        )
+        nearest = np.concatenate([_nearest(part, palette) for part in np.array_split(known, len(known) // 4096 + 1)])
     table = np.zeros(1 << 24, np.uint8)
     table[present] = nearest
     return palette, table, len(present) <= colors

@@ -85,9 +85,7 @@ def beside(films: Sequence[np.ndarray], gap: int = 4, color: tuple[int, int, int
         ValueError: If there is no film, an empty one, or if the heights differ.
     """
     if not films or min(len(film) for film in films) == 0 or len({film.shape[1] for film in films}) > 1:
-        raise ValueError(
-            f"films side by side need frames of one height, got {[film.shape for film in films]}"
-        )
+        raise ValueError(f"films side by side need frames of one height, got {[film.shape for film in films]}")
     length, height = max(map(len, films)), films[0].shape[1]
     parts: list[np.ndarray] = []
     for film in films:

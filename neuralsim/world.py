@@ -67,7 +67,7 @@ class World:
         heads: Reward and end of an episode.
         starts: Real contexts to begin from; may be empty.
         device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"mps"`` or a torch device.
-        dtype: ``"auto"`` (bfloat16 where the hardware has it, else float32), ``"float32"`` or ``"bfloat16"``.
+        dtype: ``"auto"`` (bfloat16 on CUDA, float32 elsewhere), ``"float32"`` or ``"bfloat16"``.
 
     Attributes:
         actions: Codec of the action space.
@@ -112,7 +112,9 @@ class World:
             if start.frames.shape[1:] != config.frame_shape:
                 raise ValueError(f"a start has frames of {start.frames.shape[1:]}, the world {config.frame_shape}")
         self.device = choose_device(str(device))
-        self.dtype = choose_dtype(dtype, self.device)
+        # On CPUs float32 unless asked otherwise: the same dream on every machine, as the card measured it.
+        on_cpu = dtype == "auto" and self.device.type == "cpu"
+        self.dtype = torch.float32 if on_cpu else choose_dtype(dtype, self.device)
         self.tokenizer = tokenizer.to(self.device, self.dtype).eval().requires_grad_(False)
         self.dynamics = dynamics.to(self.device, self.dtype).eval().requires_grad_(False)
         self.heads = heads.to(self.device, torch.float32).eval().requires_grad_(False)

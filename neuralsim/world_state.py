@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -168,7 +168,7 @@ def seed_tensor(seeds: int | Sequence[int], lanes: int) -> Tensor:
     Raises:
         ValueError: If there are not as many seeds as lanes, or one is outside [0, 2**63).
     """
-    values = [int(seeds) + i for i in range(lanes)] if isinstance(seeds, Integral) else [int(s) for s in seeds]
+    values = [int(seeds) + i for i in range(lanes)] if isinstance(seeds, (int, np.integer)) else [int(s) for s in seeds]
     if len(values) != lanes:
         raise ValueError(f"{len(values)} seeds for {lanes} lanes")
     wrong = [s for s in values if not 0 <= s < 2**63]

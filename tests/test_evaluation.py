@@ -67,16 +67,19 @@ def test_closed_loop_counts_serves_dead_lanes_and_jumps():
     alive = np.stack([dot(t // 4 % 8, 3) for t in range(steps)])
     gone = alive.copy()
     gone[SERVE_WITHIN:] = 0
-    rewards = np.zeros((2, steps))
-    rewards[0, SERVE_WITHIN] = 1  # the dot is there within the next steps
+    alive[SERVE_WITHIN : SERVE_WITHIN + 20] = 0
+    through = np.stack([dot(t // 4 % 8, 3) for t in range(steps)])
+    rewards = np.zeros((3, steps))
+    rewards[0, SERVE_WITHIN] = 1  # the dot goes and comes back
     rewards[1, SERVE_WITHIN] = -1  # it never comes back
-    figures = describe(Play(np.stack([alive, gone]), rewards, np.zeros((2, steps), bool)), DOT)
-    assert figures["served_again"] == 0.5
-    assert figures["served_again_of"] == 2
-    assert figures["dead"] == 0.5
-    assert figures["dot_present"] == pytest.approx((1 + 1 / 3) / 2)
+    rewards[2, SERVE_WITHIN] = -1  # it never went
+    figures = describe(Play(np.stack([alive, gone, through]), rewards, np.zeros((3, steps), bool)), DOT)
+    assert figures["served_again"] == pytest.approx(1 / 3)
+    assert figures["served_again_of"] == 3
+    assert figures["dead"] == pytest.approx(1 / 3)
+    assert figures["dot_present"] == pytest.approx((steps - 20 + SERVE_WITHIN + steps) / (3 * steps))
     assert figures["points_per_1000"] == pytest.approx(1000 / steps)
-    assert figures["points_won_per_1000"] == pytest.approx(500 / steps)
+    assert figures["points_won_per_1000"] == pytest.approx(1000 / (3 * steps))
     assert figures["jumps"] == 0
 
 

@@ -135,9 +135,7 @@ def test_frames_of_the_wrong_type_or_shape_are_refused(tmp_path, frame):
 
 def test_frames_of_two_shapes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"one shape: \(8, 8, 3\) came first, then \(8, 9, 3\)"):
-        write_film(
-            tmp_path / "film.gif", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], fps=15
-        )
+        write_film(tmp_path / "film.gif", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], fps=15)
 
 
 def test_unknown_suffix_rate_and_scale_name_the_way_out(tmp_path):

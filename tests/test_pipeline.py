@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neuralsim.cli import COMMANDS, main
-from neuralsim.training.checkpoints import read_tensors
+from neuralsim.tensor_files import read_tensors
 
 pytest.importorskip("ale_py")
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
-from neuralsim.training.checkpoints import read_tensors, write_tensors
+from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.training.loop import LoopConfig, TrainingDivergedError, TrainingRun, learning_rate_at
 
 CONFIG = LoopConfig(steps=12, warmup_steps=2, checkpoint_every=5, log_every=1, evaluate_every=6, device="cpu")
@@ -62,16 +64,18 @@ def test_a_killed_and_resumed_run_continues_the_same_curve(tmp_path):
 
 
 def test_interrupt_saves_a_checkpoint(tmp_path):
-    def draw_then_interrupt(step):
+    make_run(tmp_path / "whole").run()
+
+    def draw_and_interrupt(step):
         if step == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)  # the step in hand is finished, then the run is saved
         return draw_batch(step)
 
     with pytest.raises(KeyboardInterrupt):
-        make_run(tmp_path, draw=draw_then_interrupt).run()
-    resumed = make_run(tmp_path)
-    resumed.run()
-    assert sorted(losses(tmp_path)) == list(range(1, 13))
+        make_run(tmp_path / "parts", draw=draw_and_interrupt).run()
+    assert sorted(losses(tmp_path / "parts")) == [1, 2, 3, 4]
+    make_run(tmp_path / "parts").run()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(tmp_path):
@@ -120,6 +124,20 @@ def test_asking_for_more_steps_continues(tmp_path):
     assert sorted(losses(tmp_path)) == list(range(1, 16))
 
 
+def test_another_learning_rate_is_another_run(tmp_path):
+    make_run(tmp_path).run()
+    with pytest.raises(ValueError, match=r"another loop\.learning_rate"):
+        make_run(tmp_path, dataclasses.replace(CONFIG, learning_rate=0.5, log_every=3)).run()
+
+
+def test_a_log_cut_off_in_a_line_does_not_stop_the_resumption(tmp_path):
+    make_run(tmp_path).run()
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(log.read_text()[:-10])
+    make_run(tmp_path, dataclasses.replace(CONFIG, steps=14)).run()
+    assert {13, 14} <= set(losses(tmp_path))
+
+
 def test_damaged_checkpoint_is_named(tmp_path):
     make_run(tmp_path).run()
     path = tmp_path / "checkpoint.safetensors"
@@ -135,7 +153,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("neuralsim.training.checkpoints.save_file", full)
+    monkeypatch.setattr("neuralsim.tensor_files.save_file", full)
     with pytest.raises(OSError, match="No space"):
         write_tensors(path, {"a": torch.ones(2)})
     assert float(read_tensors(path)[0]["a"].sum()) == 0

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers.base import Tokenizer
-from neuralsim.training.checkpoints import read_tensors, write_tensors
 
 
 @dataclass

@@ -235,7 +235,8 @@ class ConvolutionalDynamics(Dynamics):
         config = self.config
         lanes, device = len(batch.latents), batch.latents.device
         begin = self.context_length
-        frames = list(self._cut_history(batch).unbind(1))
+        latents, actions = self._cut_history(batch)
+        frames = list(latents.unbind(1))
         own_share = self._own_share()
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
@@ -244,7 +245,7 @@ class ConvolutionalDynamics(Dynamics):
         for t in range(begin, begin + config.rollout):
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
-            features, last = self.features(context, batch.actions[:, t - config.past_actions : t])
+            features, last = self.features(context, actions[:, t - config.past_actions : t])
 
             def predict(z: Tensor, level: Tensor, size: Tensor, f: Tensor = features, x: Tensor = last) -> Tensor:
                 return self.predict(f, x, z, level, size)
@@ -268,7 +269,8 @@ class ConvolutionalDynamics(Dynamics):
         # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
         # itself.
         loss = self.scale(flow_loss)
-        loss = loss + (bootstrap_loss * (loss / flow_loss).detach() if shortcuts else 0.0)
+        if shortcuts:
+            loss = loss + bootstrap_loss * (loss / flow_loss.clamp(min=1e-12)).detach()
         error, copy = torch.stack(errors), torch.stack(copies)
         metrics = {
             "flow": flow_loss.detach(),
@@ -285,16 +287,20 @@ class ConvolutionalDynamics(Dynamics):
             return 1.0
         return self.config.self_context * min(max((self.progress - self.config.self_start) / 0.2, 0.0), 1.0)
 
-    def _cut_history(self, batch: ClipBatch) -> Tensor:
-        """Some lanes forget what lies further back than a random frame, which is repeated instead."""
+    def _cut_history(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Latents and actions; some lanes forget what lies before a random frame, as after a start from few frames.
+
+        What is forgotten is what :meth:`start` would fill in: the frame itself again, and unknown actions.
+        """
         if not self.training or not self.config.short_history:
-            return batch.latents
+            return batch.latents, batch.actions
         lanes, device = len(batch.latents), batch.latents.device
         cut = torch.rand(lanes, device=device) < self.config.short_history
         keep = torch.randint(0, self.context_length, (lanes,), device=device)
         index = torch.arange(batch.latents.shape[1], device=device).expand(lanes, -1)
         index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
-        return batch.latents[torch.arange(lanes, device=device)[:, None], index]
+        known = ~cut[:, None] | (torch.arange(batch.actions.shape[1], device=device) >= keep[:, None])
+        return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
 
     def start(self, latents: Tensor, actions: Tensor) -> State:
         """Keeps the last ``context_length`` frames; a shorter context repeats its first."""

@@ -132,6 +132,10 @@ class TransformerDynamics(Dynamics):
         self.own_context = share >= self.config.self_start
         self.short_clips = share < self.config.long_only
 
+    def compile_parts(self) -> None:
+        """Compiles the network; the passes around it depend on values and would break the graph."""
+        self.network.compile()
+
     def predict(self, z: Tensor, level: Tensor, size: Tensor, given: Conditions, mask: Tensor) -> Tensor:
         """Clean predictions of all frames of whole clips.
 

@@ -97,10 +97,10 @@ def describe(play: Play, probes: Probes) -> dict[str, float]:
     """What happened, in numbers that dream and reality share.
 
     Returns:
-        ``<thing>_present`` (share of frames) in all and in the second half; ``points`` per 1,000 steps, and those
-        won; ``served_again``: share of points after which the first thing is back within :data:`SERVE_WITHIN` steps;
-        ``dead``: share of lanes that end without it for longer than that; ``jumps``: share of steps with a
-        movement of it of more than 8 pixels while it stays in play.
+        ``<thing>_present`` (share of frames) in all and in the second half; ``points`` per 1,000 steps, and those won;
+        ``served_again``: share of points after which the first thing goes, and is back within :data:`SERVE_WITHIN`
+        steps; ``dead``: share of lanes that end without it for longer than that; ``jumps``: share of steps in which it
+        moves by more than 8 pixels while it stays in play.
     """
     found = find(probes, play.frames)
     half = play.frames.shape[1] // 2
@@ -115,18 +115,18 @@ def describe(play: Play, probes: Probes) -> dict[str, float]:
     main = found[probes.things[0].name]
     back, points = 0, 0
     for lane, step in zip(*np.nonzero(play.rewards), strict=True):
-        # The frames right after the point may still show the old ball.
-        window = main.present[lane, step + SETTLE : step + SERVE_WITHIN]
-        if len(window) < SERVE_WITHIN - SETTLE or play.ended[lane, step : step + SERVE_WITHIN].any():
+        window = main.present[lane, step : step + SERVE_WITHIN]
+        if len(window) < SERVE_WITHIN or play.ended[lane, step : step + SERVE_WITHIN].any():
             continue
         points += 1
-        back += _longest_run(window) >= SETTLE
+        # It must have gone before it can come back: a ball that flies on through a point was never served.
+        back += int(not window.all() and _longest_run(window[int(window.argmin()) :]) >= SETTLE)
     figures["served_again"] = back / points if points else float("nan")
     figures["served_again_of"] = points
     tail = main.present[:, -SERVE_WITHIN:]
     figures["dead"] = float(np.mean([_longest_run(lane) < SETTLE for lane in tail]))
     moved = np.linalg.norm(np.diff(np.nan_to_num(main.position), axis=1), axis=-1)
-    both = main.present[:, 1:] & main.present[:, :-1]
+    both = main.present[:, 1:] & main.present[:, :-1] & ~play.ended[:, :-1]
     figures["jumps"] = float((moved[both] > 8).mean()) if both.any() else float("nan")
     return figures
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,9 +61,14 @@ PROBES = {
 """Probes by the name that a world's config gives."""
 
 
-def probes_for(env_id: str) -> str | None:
-    """Name of the probes that can read an environment's frames, or None."""
-    return "pong" if "pong" in env_id.lower() else None
+def probes_for(env_id: str, preprocessing: dict[str, Any]) -> str | None:
+    """Name of the probes that can read frames of an environment, preprocessed like this; None if there are none."""
+    whole_screen = (
+        list(preprocessing.get("size", ())) == [64, 64]
+        and preprocessing.get("resample") == "box"
+        and preprocessing.get("crop") is None
+    )
+    return "pong" if env_id.startswith("ALE/Pong") and whole_screen else None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.data.clips import ClipSampler
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
+from neuralsim.devices import choose_device
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
@@ -82,7 +83,7 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
 def train_dynamics(run: DynamicsRun) -> None:
     """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
     store = EpisodeStore.open(run.data)
-    tokenizer = load_tokenizer(run.tokenizer)
+    tokenizer = load_tokenizer(run.tokenizer).to(choose_device(run.loop.device))
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)
     codec = ActionCodec(space_from_json(store.info.action_space))
     torch.manual_seed(run.loop.seed)
@@ -106,7 +107,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         run.aftermath_fraction,
     )
 
-    probes = PROBES.get(probes_for(store.info.env_id) or "")
+    probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
 
     def evaluate(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, WorldModel)
@@ -198,6 +199,6 @@ def dream_held_out(
     rows = []
     for lane in range(3):
         for frames in (real[lane, ::2], dream[lane, ::2]):
-            rows.append(strip(tokenizer.decode(frames.to(tokenizer.latent_center.device)).cpu().numpy(), horizon))
+            rows.append(strip(tokenizer.decode(frames).cpu().numpy(), horizon))
     write_picture(picture, np.concatenate(rows), scale=2)
     return figures

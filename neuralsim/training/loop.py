@@ -13,9 +13,11 @@ import contextlib
 import dataclasses
 import json
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,11 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from neuralsim.devices import autocast, choose_device
-from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint, write_tensors
+from neuralsim.tensor_files import write_tensors
+from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint
+
+FREE_TO_CHANGE = ("steps", "device", "threads", "compile", "log_every", "checkpoint_every", "evaluate_every")
+"""Options of the loop that a resumed run may have otherwise than the run before."""
 
 
 class TrainingDivergedError(ValueError):
@@ -138,28 +144,27 @@ class TrainingRun:
             spent = seconds_before + time.monotonic() - started
             save_checkpoint(checkpoint, model, self.ema, optimizer, self.step, spent)
 
-        with _progress() as progress, contextlib.closing(board):
+        with _progress() as progress, contextlib.closing(board), _interrupts() as interrupted:
             task = progress.add_task(self.out.name, total=config.steps, completed=self.step, note="")
             model.train()
-            try:
-                while self.step < config.steps:
-                    window.append(self._train_step(model, optimizer, device))
-                    if self.step % config.log_every == 0 or self.step == config.steps:
-                        figures = _means(window)
-                        window.clear()
-                        spent = seconds_before + time.monotonic() - started
-                        self._log("train", figures, spent, board, progress)
-                        progress.update(task, completed=self.step, note=f"loss {figures['loss']:.4f}")
-                    done = self.step == config.steps
-                    if done or self.step % config.checkpoint_every == 0:
-                        save()
-                    if self.evaluate and (done or self.step % config.evaluate_every == 0):
-                        figures = self._evaluate(model)
-                        self._log("held-out", figures, seconds_before + time.monotonic() - started, board, progress)
-            except KeyboardInterrupt:
-                save()
-                progress.console.print(f"stopped at step {self.step}; the same command resumes {self.out}")
-                raise
+            while self.step < config.steps:
+                window.append(self._train_step(model, optimizer, device))
+                if self.step % config.log_every == 0 or self.step == config.steps:
+                    figures = _means(window)
+                    window.clear()
+                    spent = seconds_before + time.monotonic() - started
+                    self._log("train", figures, spent, board, progress)
+                    progress.update(task, completed=self.step, note=f"loss {figures['loss']:.4f}")
+                done = self.step == config.steps
+                if done or self.step % config.checkpoint_every == 0:
+                    save()
+                if self.evaluate and (done or self.step % config.evaluate_every == 0):
+                    figures = self._evaluate(model)
+                    self._log("held-out", figures, seconds_before + time.monotonic() - started, board, progress)
+                if interrupted:
+                    save()
+                    progress.console.print(f"stopped at step {self.step}; the same command resumes {self.out}")
+                    raise KeyboardInterrupt
 
     def _train_step(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -223,6 +228,8 @@ class TrainingRun:
         if path.exists() and (self.out / "checkpoint.safetensors").exists():
             old = json.loads(path.read_text())
             changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
+            loop, old_loop = description.get("loop", {}), old.get("loop", {})
+            changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop.get(k) != loop[k]]
             if changed:
                 raise ValueError(
                     f"{self.out} holds a run with another {', '.join(changed)}; use a new --out, or delete the folder"
@@ -284,11 +291,30 @@ def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:
 
 
 def _truncate_log(path: Path, step: int) -> None:
-    """Drops the lines after the checkpoint, which a resumed run writes again."""
+    """Drops the lines after the checkpoint, which a resumed run writes again, and a last line that was cut off."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        kept = []
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collects Ctrl-C instead of raising it, so that a run stops between steps and never within one."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _progress() -> Progress:

@@ -47,6 +47,8 @@ class PackConfig:
     """Default sampling steps K."""
     probes: str | None = None
     """Probes that judge its dreams; by default those of the recorded game, if there are any."""
+    max_episode_steps: int | None = None
+    """Time limit of the real environment in steps; Atari's is 27,000 at frame skip 4."""
     weights_dtype: str = "float32"
     """float32, or bfloat16 to halve the file."""
     seed: int = 0
@@ -83,8 +85,10 @@ def pack(config: PackConfig) -> World:
         action_meanings=info.action_meanings,
         keys_to_action=info.keys_to_action,
         reward_values=_reward_values(store),
+        reward_range=_reward_range(store),
+        max_episode_steps=config.max_episode_steps,
         sampling_steps=config.sampling_steps,
-        probes=config.probes or probes_for(info.env_id),
+        probes=config.probes or probes_for(info.env_id, info.preprocessing),
         trained_on=_provenance(store, config, description),
     )
     length = config.start_frames or model.dynamics.context_length
@@ -125,6 +129,11 @@ def _reward_values(store: EpisodeStore) -> list[float] | None:
     return sorted(values)
 
 
+def _reward_range(store: EpisodeStore) -> tuple[float, float]:
+    rewards = [store.rewards(i) for i in store.ids]
+    return float(min(r.min() for r in rewards)), float(max(r.max() for r in rewards))
+
+
 def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recordings": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
@@ -133,7 +142,8 @@ def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, 
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
         log = folder / "metrics.jsonl"
         if log.exists():
-            last = json.loads(log.read_text().splitlines()[-1])
-            facts.setdefault(part, {}).update(steps=last["step"], seconds=last["seconds"])
+            rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+            if rows:
+                facts.setdefault(part, {}).update(steps=rows[-1]["step"], seconds=rows[-1]["seconds"])
     facts["torch"] = torch.__version__
     return facts

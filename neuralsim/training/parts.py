@@ -11,8 +11,8 @@ from torch import nn
 
 from neuralsim.dynamics import build_dynamics
 from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import Tokenizer, build_tokenizer
-from neuralsim.training.checkpoints import read_tensors, write_tensors
 from neuralsim.training.world_model import WorldModel
 
 

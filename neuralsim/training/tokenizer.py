@@ -100,7 +100,9 @@ def train_tokenizer(run: TokenizerRun) -> None:
         {
             "kind": "tokenizer",
             "type": model.type_name,
-            "data": store.info.env_id,
+            "env_id": store.info.env_id,
+            "episodes": len(train_ids),
+            "frames": len(frames),
             "batch_size": run.batch_size,
             "model": dataclasses.asdict(model_config),
             "loop": dataclasses.asdict(run.loop),

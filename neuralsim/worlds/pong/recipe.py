@@ -27,7 +27,7 @@ def commands(home: Path) -> list[list[str]]:
         ["train", "tokenizer", "--preset", "pong", "--data", data, "--out", tokenizer],
         ["train", "dynamics", "--preset", "pong", "--data", data, "--tokenizer", tokenizer, "--out", dynamics],
         ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", dynamics,
-         "--out", world],
+         "--max-episode-steps", "27000", "--out", world],
         ["evaluate", world, "--data", held_out, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
 
