@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neuralsim.extras import require
+from neuralsim.registration import BUNDLED_WORLDS
 
 CONFIG, WEIGHTS, STARTS, CARD, CARD_TEXT = (
     "config.json",
@@ -47,14 +48,15 @@ def find_world(source: str | os.PathLike[str]) -> Path:
     """Finds the folder of a world.
 
     Args:
-        source: In this order: the name of a bundled world (``"pong"``), a folder, or an id ``user/name`` or
+        source: In this order: the name of a bundled world (``"pong"``) or of its environment
+            (``"Dream-Pong-v0"``), a folder, or an id ``user/name`` or
             ``user/name@revision`` on the Hugging Face hub, which is downloaded once (extra "hub").
 
     Raises:
         FileNotFoundError: If it is none of these.
         ModuleNotFoundError: If it looks like a hub id and the extra is not installed.
     """
-    name = os.fspath(source)
+    name = BUNDLED_WORLDS.get(os.fspath(source), os.fspath(source))
     # A bare name means the bundled world wherever the program runs; a folder of that name is "./pong".
     if isinstance(source, str) and name in bundled_worlds():
         return BUNDLED / name
