@@ -89,6 +89,16 @@ def test_latents_on_disk_are_reused(home):
     assert all(torch.equal(first[name], second[name]) for name in first)  # the same commands give the same world
 
 
+def test_training_goes_on_from_a_world(home):
+    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "world",
+        "--init-from", home / "world", "--out", home / "dynamics3", *SMALL_DYNAMICS, *ON_CPU,
+        "--loop.learning-rate", 0)  # fmt: skip
+    before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "dynamics3"))
+    names = [name for name in before if name.startswith("dynamics.past.")]
+    assert names
+    assert all(torch.equal(before[name], after[name]) for name in names)
+
+
 def test_parts_that_do_not_belong_together_are_refused(home, capsys):
     run("train", "tokenizer", "--data", home / "data", "--out", home / "other", *SMALL_TOKENIZER, *ON_CPU,
         "--loop.seed", 5)  # fmt: skip

@@ -25,7 +25,7 @@ from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.loop import LoopConfig, TrainingRun
-from neuralsim.training.parts import load_tokenizer, load_world_model, part_config, save_part
+from neuralsim.training.parts import load_initial_weights, load_tokenizer, part_config, save_part
 from neuralsim.training.tokenizer import split_episodes
 from neuralsim.training.world_model import WorldModel
 
@@ -41,13 +41,13 @@ class DynamicsRun:
     data: Path = Path("data/pong")
     """Recorded episodes (neuralsim record)."""
     tokenizer: Path = Path("runs/tokenizer")
-    """Folder of a tokenizer run, or its tokenizer.safetensors."""
+    """Folder of a tokenizer run, its tokenizer.safetensors, or a world (a folder, or pong for the bundled one)."""
     held_out: Path | None = None
     """Episodes for the figures; by default a twentieth of the data, which is then not trained on."""
     out: Path = Path("runs/dynamics")
     """Folder of the run; the same command resumes it."""
     init_from: Path | None = None
-    """Start from the weights of another dynamics run of the same size."""
+    """Start from the weights of another dynamics run, or of a world (pong is the bundled one), of the same size."""
     kind: Literal["convolutional", "transformer"] = "convolutional"
     """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
     batch_size: int = 8
@@ -66,7 +66,12 @@ class DynamicsRun:
     @staticmethod
     def presets() -> dict[str, DynamicsRun]:
         """Defaults by name."""
-        transformer = DynamicsRun(kind="transformer", loop=LoopConfig(steps=100_000, learning_rate=3e-4))
+        transformer = DynamicsRun(
+            kind="transformer",
+            # Dreams start from real frames and first sampling steps decide: fewer lone images, no ramp.
+            transformer=TransformerDynamicsConfig(image_share=0.05, ramp=0.0, zero_fraction=0.3),
+            loop=LoopConfig(steps=100_000, learning_rate=3e-4),
+        )
         return {"pong": DynamicsRun(), "pong-transformer": transformer}
 
 
@@ -89,11 +94,7 @@ def train_dynamics(run: DynamicsRun) -> None:
     torch.manual_seed(run.loop.seed)
     model = build_world_model(run, tokenizer, codec.size)
     if run.init_from is not None:
-        initial, _ = load_world_model(run.init_from)
-        try:
-            model.load_state_dict(initial.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"--init-from {run.init_from} has other sizes than this run: {error}") from None
+        load_initial_weights(model, run.init_from)
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
     predicted = model.dynamics.clip_length - model.dynamics.context_length

@@ -11,9 +11,12 @@ from torch import nn
 
 from neuralsim.dynamics import build_dynamics
 from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import Tokenizer, build_tokenizer
 from neuralsim.training.world_model import WorldModel
+from neuralsim.world import World
+from neuralsim.world_files import WEIGHTS
 
 
 def save_part(path: Path, model: nn.Module, kind: str, config: dict[str, Any]) -> None:
@@ -27,16 +30,42 @@ def part_config(model: Any) -> dict[str, Any]:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads ``tokenizer.safetensors``, or the one in a run's folder; frozen and in eval mode.
+    """Reads ``tokenizer.safetensors``, the one in a run's folder, or that of a world; frozen and in eval mode.
 
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If the file is damaged or no tokenizer.
     """
+    if (world := _world(path)) is not None:
+        return world.tokenizer
     tensors, config = _read(path, "tokenizer.safetensors", "tokenizer")
     model = build_tokenizer(config["type"], config["config"])
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
+
+
+def load_initial_weights(model: WorldModel, path: Path) -> None:
+    """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
+
+    Raises:
+        ValueError: If the sizes differ.
+    """
+    try:
+        if (world := _world(path)) is not None:
+            model.dynamics.load_state_dict(world.dynamics.state_dict())
+            model.heads.load_state_dict(world.heads.state_dict())
+        else:
+            model.load_state_dict(load_world_model(path)[0].state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"--init-from {path} has other sizes than this run: {error}") from None
+
+
+def _world(path: Path) -> World | None:
+    """The world in a folder, or the bundled one of that name; None if it is no world."""
+    bundled = str(path) in (*BUNDLED_WORLDS, *BUNDLED_WORLDS.values()) and not path.exists()
+    if bundled or (path / WEIGHTS).exists():
+        return World.load(str(path), device="cpu", dtype="float32")
+    return None
 
 
 def load_world_model(path: Path) -> tuple[WorldModel, dict[str, Any]]:
