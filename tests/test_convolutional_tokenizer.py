@@ -92,3 +92,5 @@ def test_wrong_frames_and_configs_are_explained():
         build_tokenizer("magic", {})
     with pytest.raises(ValueError, match="colour"):
         build_tokenizer("convolutional", {"colour": 3})
+    with pytest.raises(ValueError, match="encoder_kernel is 2"):
+        ConvolutionalTokenizer(ConvolutionalTokenizerConfig(encoder_kernel=2))

@@ -42,6 +42,9 @@ class ConvolutionalTokenizerConfig:
     """Width of the convolutions; a multiple of 8."""
     blocks: int = 2
     """Residual blocks in the encoder, and as many in the decoder."""
+    encoder_kernel: int = 3
+    """Kernel of the encoder's convolutions: 3 sees neighbouring patches, 1 its own patch only, so that a small thing
+    changes the latents where it is and nowhere else."""
     latent_noise: float = 0.2
     """Training adds Gaussian noise of a standard deviation drawn from U(0, this) to the raw latents."""
     foreground_weight: float = 15.0
@@ -56,13 +59,13 @@ class ConvolutionalTokenizerConfig:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(gelu(conv(norm(x)))), 3x3 convolutions."""
+    """x + conv(gelu(conv(norm(x))))."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kernel: int = 3) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(8, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape is kept: ``(N, channels, h, w)``."""
@@ -73,7 +76,7 @@ class ConvolutionalTokenizer(Tokenizer):
     """Frames to an ``(H / patch, W / patch, latent_channels)`` grid with tanh bottleneck, and back.
 
     Raises:
-        ValueError: If the frame size is no multiple of the patch.
+        ValueError: If the frame size is no multiple of the patch, or the kernel is even.
     """
 
     type_name = "convolutional"
@@ -85,14 +88,16 @@ class ConvolutionalTokenizer(Tokenizer):
         p, width = config.patch, config.channels
         if config.height % p or config.width % p:
             raise ValueError(f"frames of {config.height}x{config.width} cannot be cut into patches of {p}")
+        if config.encoder_kernel < 1 or config.encoder_kernel % 2 == 0:
+            raise ValueError(f"encoder_kernel is {config.encoder_kernel}; it must be odd (1, 3, ...)")
         super().__init__(
             (config.height, config.width, 3), (config.height // p, config.width // p, config.latent_channels)
         )
         self.config = config
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(p),
-            nn.Conv2d(3 * p * p, width, 3, padding=1),
-            *[ResidualBlock(width) for _ in range(config.blocks)],
+            nn.Conv2d(3 * p * p, width, config.encoder_kernel, padding=config.encoder_kernel // 2),
+            *[ResidualBlock(width, config.encoder_kernel) for _ in range(config.blocks)],
             nn.GroupNorm(8, width),
             nn.GELU(),
             nn.Conv2d(width, config.latent_channels, 1),
