@@ -33,6 +33,7 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from neuralsim.data.episodes import write_atomically
 from neuralsim.devices import autocast, choose_device
 from neuralsim.tensor_files import write_tensors
 from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint
@@ -234,9 +235,7 @@ class TrainingRun:
                 raise ValueError(
                     f"{self.out} holds a run with another {', '.join(changed)}; use a new --out, or delete the folder"
                 )
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(description, indent=2) + "\n")
-        temporary.replace(path)
+        write_atomically(path, json.dumps(description, indent=2) + "\n")
 
     def _log(self, kind: str, figures: dict[str, float], seconds: float, board: Any, progress: Progress) -> None:
         with (self.out / "metrics.jsonl").open("a") as file:
@@ -298,9 +297,7 @@ def _truncate_log(path: Path, step: int) -> None:
             with contextlib.suppress(json.JSONDecodeError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        write_atomically(path, "".join(kept))
 
 
 @contextlib.contextmanager
