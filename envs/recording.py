@@ -128,6 +128,7 @@ def record(config: RecordConfig) -> EpisodeStore:
         store.remove_partial_files()
         have = store.total_steps
         if have < config.steps:
+            store.note_command(info.command)
             if config.workers == 1:
                 _record_here(config, store, have)
             else:

@@ -75,6 +75,7 @@ def test_continues_where_it_stopped(tmp_path):
     os.remove(tmp_path / "episodes" / "00000001.zarr.zip")  # as if a worker had been killed
     store = record(config(tmp_path, steps=85))
     assert store.total_steps == 85
+    assert "--steps 85" in EpisodeStore.open(tmp_path).info.command
     after = hashes(store)
     assert all(after[i] == before[i] for i in before)
     once = hashes(record(config(tmp_path / "once", steps=85)))

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,11 @@ class EpisodeStore:
             raise
         finally:
             temporary.unlink(missing_ok=True)
+
+    def note_command(self, command: str) -> None:
+        """Writes down the command by which more was recorded, in place of the one before."""
+        self.info = replace(self.info, command=command)
+        write_atomically(self.path / "dataset.json", json.dumps(asdict(self.info), indent=2) + "\n")
 
     def remove_partial_files(self) -> None:
         """Deletes what killed writers left. Only for a caller who knows that nobody else is writing."""
