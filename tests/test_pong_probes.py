@@ -108,6 +108,14 @@ def test_a_tokenizers_grain_does_not_matter():
     assert probe(nothing)["ball_present"].mean() == 0
 
 
+def test_a_court_full_of_specks_holds_no_ball():
+    court = draw((40, 30), 60, 120).astype(np.float32)
+    specks = np.random.default_rng(0).random((100, 64, 64, 1)) < 0.05
+    noisy = np.where(specks, (court + WHITE) / 2, court).astype(np.uint8)
+    assert probe(noisy)["ball_present"].mean() == 0
+    assert probe(court[None])["ball_present"].all()
+
+
 @pytest.mark.parametrize("shape", [(64, 64, 3), (2, 32, 64, 3), (2, 64, 64, 1)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="64, 64, 3"):

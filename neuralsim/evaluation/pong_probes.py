@@ -33,6 +33,7 @@ _PADDLE_ROWS = 7  # a paddle covers at most 6
 _DIGIT_ROWS, _ENEMY_DIGITS, _PLAYER_DIGITS = slice(0, 8), slice(7, 20), slice(39, 52)
 
 _NOISE = 0.06  # shares below this are rounding, or a tokenizer's grain
+_CLUTTER = 2.0  # pixels of white elsewhere in the court, above which no speck of it is the ball
 _BALL_SHARE = 0.3  # a whole ball covers about 0.9 pixels (0.5 to 1.7), a quarter of it at the very edge 0.2
 _PLAYER_SHARE, _ENEMY_SHARE = 0.9, 0.3  # a whole paddle covers 7.8 pixels
 _GARBLED = 0.35  # of a digit pair's ink may be wrong before it counts as unreadable
@@ -83,7 +84,8 @@ def _find_ball(shares: np.ndarray) -> dict[str, np.ndarray]:
     row, column = np.unravel_index(best, mass.shape[1:])
     lane = np.arange(len(mass))
     window, mass = windows[lane, row, column], mass[lane, row, column]
-    present = mass > _BALL_SHARE
+    # A dream that dissolves into noise has specks everywhere, and no ball.
+    present = (mass > _BALL_SHARE) & (shares.sum(axis=(1, 2)) - mass < _CLUTTER)
     steps = np.arange(-1.0, 2.0)
     weight = np.maximum(mass, 1e-6)
     y = _ROWS.start + row + (window.sum(axis=2) * steps).sum(axis=1) / weight
