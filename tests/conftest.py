@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import settings
+
+# Machines are shared: an example that takes long is no failure.
+settings.register_profile("neuralsim", deadline=None)
+settings.load_profile("neuralsim")
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # windows that nobody sees
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")

@@ -59,7 +59,7 @@ def same(first, second, space) -> bool:
     return np.array_equal(first, second)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(space=all_spaces, seed=st.integers(0, 2**31))
 def test_actions_survive(space: spaces.Space, seed: int):
     space.seed(seed)
@@ -78,7 +78,7 @@ def test_actions_survive(space: spaces.Space, seed: int):
         assert codec.encode(add_lane(action)).shape == (1, codec.size)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(space=all_spaces)
 def test_spaces_survive_json(space: spaces.Space):
     restored = space_from_json(json.loads(json.dumps(space_to_json(space))))
@@ -88,7 +88,7 @@ def test_spaces_survive_json(space: spaces.Space):
     assert data_equivalence(space.sample(), restored.sample(), exact=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 20), start=st.integers(-5, 5), value=st.integers(-100, 100))
 def test_discrete_refuses_what_the_space_does_not_contain(n: int, start: int, value: int):
     space = spaces.Discrete(n, start=start)

@@ -74,7 +74,7 @@ def assert_same(a: Episode, b: Episode):
     assert (a.policy, a.seed) == (b.policy, b.seed)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.integers(1, 2 * CHUNK + 3), which=st.integers(0, len(SPACES) - 1), seed=st.integers(0, 99))
 def test_what_is_written_is_read(tmp_path_factory, steps, which, seed):
     path = tmp_path_factory.mktemp("store")
