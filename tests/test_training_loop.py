@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from neuralsim.tensor_files import read_tensors, write_tensors
-from neuralsim.training.loop import LoopConfig, TrainingDivergedError, TrainingRun, learning_rate_at
+from neuralsim.training.loop import (
+    LoopConfig,
+    TrainingDivergedError,
+    TrainingRun,
+    clip_gradients,
+    learning_rate_at,
+)
 
 CONFIG = LoopConfig(steps=12, warmup_steps=2, checkpoint_every=5, log_every=1, evaluate_every=6, device="cpu")
 
@@ -166,3 +172,20 @@ def test_learning_rate_warms_up_holds_and_decays():
     assert learning_rate_at(30, config) == 1.0
     assert learning_rate_at(75, config) == pytest.approx(0.55)
     assert learning_rate_at(100, config) == pytest.approx(0.1)
+
+
+def test_parts_that_share_no_gradients_are_clipped_apart():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calm, self.wild = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+
+        def separate_parts(self):
+            return [self.calm, self.wild]
+
+    model = Two()
+    model.calm.weight.grad, model.wild.weight.grad = torch.tensor([[0.5]]), torch.tensor([[40.0]])
+    norm = clip_gradients(model, 1.0)
+    assert float(model.calm.weight.grad) == 0.5
+    assert float(model.wild.weight.grad) == pytest.approx(1.0, rel=1e-4)
+    assert float(norm) == pytest.approx((0.5**2 + 40**2) ** 0.5)

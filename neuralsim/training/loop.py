@@ -65,7 +65,7 @@ class LoopConfig:
     beta2: float = 0.98
     """Second AdamW momentum; the first is 0.9."""
     gradient_clip: float = 1.0
-    """Largest gradient norm; longer gradients are scaled down to it."""
+    """Largest gradient norm of a part (dynamics, heads); longer gradients are scaled down to it."""
     ema: float = 0.998
     """Decay of the averaged weights, which are the ones that are evaluated and used."""
     seed: int = 0
@@ -91,7 +91,9 @@ class TrainingRun:
     """A model on its way.
 
     Args:
-        model: Answers ``loss, metrics = model(batch)``; ``model.set_progress(share)`` is called if it exists.
+        model: Answers ``loss, metrics = model(batch)``. If they exist, ``set_progress(share)`` is called,
+            ``compile_parts()`` replaces ``compile()``, and what ``separate_parts()`` names (together all that learns)
+            is clipped apart.
         draw_batch: Step -> batch (a tensor or a dataclass of tensors with ``to``); must depend on the step only.
         evaluate: (model with EMA weights, step, folder) -> figures by name; may write pictures to the folder.
         out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
@@ -183,7 +185,7 @@ class TrainingRun:
             loss, metrics = model(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        norm = clip_gradients(model, config.gradient_clip)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             self._diverged(batch, loss, norm)
         optimizer.step()
@@ -265,6 +267,17 @@ def learning_rate_at(step: int, config: LoopConfig) -> float:
     late = max(0.0, (step / config.steps - begin) / max(config.decay_fraction, 1e-9))
     cosine = 0.5 * (1 + math.cos(math.pi * min(late, 1.0)))
     return config.learning_rate * warm * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+
+
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Scales gradients longer than ``limit`` down to it, and returns the norm of all before.
+
+    Parts that ``model.separate_parts()`` names share no gradients and are clipped apart: a rare event that shakes the
+    reward head must not slow the dynamics.
+    """
+    separate = getattr(model, "separate_parts", None)
+    parts: list[nn.Module] = separate() if callable(separate) else [model]
+    return torch.stack([nn.utils.clip_grad_norm_(part.parameters(), limit) for part in parts]).norm()
 
 
 @contextlib.contextmanager
