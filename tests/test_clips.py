@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from neuralsim.data.clips import ClipSampler, cut_clip
+from neuralsim.data.clips import ClipMix, ClipSampler, cut_clip
 from neuralsim.data.latents import LatentEpisode
 
 
@@ -32,7 +32,7 @@ def test_before_the_episode_the_first_frame_repeats_with_unknown_actions():
 
 
 def test_draws_depend_on_seed_and_step_alone():
-    make = lambda seed: ClipSampler([episode(60), episode(50, 1)], 12, 4, 0.3, 0.1, seed)  # noqa: E731
+    make = lambda seed: ClipSampler([episode(60), episode(50, 1)], 12, 4, ClipMix(0.3, 0.1, 0.1, 0.1), seed)  # noqa: E731
     first = make(0).draw(5, 8)
     make(0).draw(4, 8)
     assert torch.equal(first.latents, make(0).draw(5, 8).latents)
@@ -40,13 +40,31 @@ def test_draws_depend_on_seed_and_step_alone():
 
 
 def test_event_clips_hold_an_event_among_their_predicted_frames():
-    batch = ClipSampler([episode(60)], 12, 4, event_fraction=1.0).draw(0, 64)
+    batch = ClipSampler([episode(60)], 12, 4, ClipMix(1, 0, 0, 0)).draw(0, 64)
     tail = (batch.rewards[:, -4:] != 0) | (batch.terminated[:, -4:] > 0)
     assert bool(tail.any(1).all())
 
 
+def test_end_clips_hold_the_end_among_their_predicted_frames():
+    batch = ClipSampler([episode(60)], 12, 4, ClipMix(0, 1, 0, 0)).draw(0, 64)
+    assert bool((batch.terminated[:, -4:] > 0).any(1).all())
+
+
+def test_a_mix_without_events_to_show_falls_back_on_any_frame():
+    endless = episode(30)
+    endless.terminated[:] = 0
+    batch = ClipSampler([endless], 12, 4, ClipMix(0.5, 0.5, 0, 0)).draw(0, 64)
+    assert len(batch.latents[:, -1, 0, 0, 0].unique()) > 10
+
+
+@pytest.mark.parametrize("mix", [ClipMix(0.5, 0.5, 0.1, 0), ClipMix(-0.1, 0, 0, 0)])
+def test_shares_that_are_none_are_refused(mix):
+    with pytest.raises(ValueError, match="at most 1 together"):
+        ClipSampler([episode(60)], 12, 4, mix)
+
+
 def test_start_clips_begin_with_the_episode():
-    batch = ClipSampler([episode(60)], 12, 4, start_fraction=1.0).draw(0, 8)
+    batch = ClipSampler([episode(60)], 12, 4, ClipMix(0, 0, 0, 1)).draw(0, 8)
     assert bool((batch.latents[:, -1, 0, 0, 0] == 4).all())
 
 
@@ -61,9 +79,8 @@ def test_too_short_episodes_are_named():
         ClipSampler([episode(3)], 12, 8)
 
 
-def test_aftermath_clips_end_within_so_many_frames_of_the_reward():
-    sampler = ClipSampler([episode(200)], 12, 4, aftermath_fraction=1.0, aftermath=30)
-    sampler.events = sampler.events[:1]  # the reward of action 40, not the end of the episode
+def test_aftermath_clips_end_within_40_frames_of_the_reward():
+    sampler = ClipSampler([episode(200)], 12, 4, ClipMix(0, 0, 1, 0))
     lasts = {int(last) for step in range(40) for last in sampler.draw(step, 16).latents[:, -1, 0, 0, 0]}
     assert min(lasts) == 41
-    assert max(lasts) in (70, 71)  # bfloat16 latents hold integers up to 256 exactly
+    assert max(lasts) == 80  # bfloat16 latents hold integers up to 256 exactly

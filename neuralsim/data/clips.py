@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from neuralsim.data.latents import LatentEpisode
 from neuralsim.dynamics.base import ClipBatch
+
+AFTERMATH = 40
+"""So many frames after a reward are its aftermath: in Pong the wait, and the serve."""
+
+
+@dataclass
+class ClipMix:
+    """Which clips to show more often than they come up; all others are uniform over the frames."""
+
+    events: float = 0.2
+    """Share of clips that show a reward or an end among their predicted frames."""
+    ends: float = 0.03
+    """Share of clips that show the end of an episode, the rarest thing there is, among their predicted frames."""
+    aftermath: float = 0.15
+    """Share of clips that end within 40 frames after a reward: what follows a point (a wait, a serve) is as rare as the
+    point, and harder."""
+    starts: float = 0.03
+    """Share of clips whose predicted frames are the first of an episode."""
 
 
 class ClipSampler:
@@ -19,16 +41,11 @@ class ClipSampler:
         episodes: What to draw from.
         clip_length: Frames T per clip.
         predicted: How many frames at the end of a clip carry a loss; at least one lies in the episode.
-        event_fraction: Share of clips that hold a reward or an end among their predicted frames; the others are
-            uniform over all frames.
-        aftermath_fraction: Share of clips that end within ``aftermath`` frames after a reward: what follows a point
-            (a wait, a serve) is as rare as the point, and harder.
-        aftermath: How many frames that is.
-        start_fraction: Share of clips whose predicted frames are the first of an episode.
+        mix: Which clips to show more often; by default none.
         seed: Of the draws.
 
     Raises:
-        ValueError: If no episode is long enough.
+        ValueError: If no episode is long enough, or the shares of the mix make no shares.
     """
 
     def __init__(
@@ -36,11 +53,8 @@ class ClipSampler:
         episodes: list[LatentEpisode],
         clip_length: int,
         predicted: int,
-        event_fraction: float = 0.0,
-        start_fraction: float = 0.0,
+        mix: ClipMix | None = None,
         seed: int = 0,
-        aftermath_fraction: float = 0.0,
-        aftermath: int = 40,
     ) -> None:
         self.episodes = [episode for episode in episodes if len(episode) >= predicted]
         if not self.episodes:
@@ -50,28 +64,37 @@ class ClipSampler:
                 " frames: record longer episodes or lower rollout"
             )
         self.clip_length, self.predicted, self.seed = clip_length, predicted, seed
-        self.event_fraction, self.start_fraction = event_fraction, start_fraction
-        self.aftermath_fraction, self.aftermath = aftermath_fraction, aftermath
+        self.shares = dataclasses.asdict(mix) if mix else {}
+        if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
+            raise ValueError(f"{mix}: shares are 0 or more, and at most 1 together")
         # A clip is named by the index of its last frame, which runs from `predicted` to T.
         self.counts = np.array([len(episode) - predicted + 1 for episode in self.episodes])
         self.cumulative = self.counts.cumsum()
-        events = [
-            ((episode.rewards != 0) | (episode.terminated > 0)).nonzero()[:, 0].numpy() for episode in self.episodes
-        ]
-        self.events = np.concatenate([np.stack([np.full(len(e), i), e], axis=1) for i, e in enumerate(events)])
+        self.pools = {
+            "events": self._find(lambda episode: (episode.rewards != 0) | (episode.terminated > 0)),
+            "ends": self._find(lambda episode: episode.terminated > 0),
+            "aftermath": self._find(lambda episode: episode.rewards != 0),
+        }
+
+    def _find(self, happens: Callable[[LatentEpisode], torch.Tensor]) -> np.ndarray:
+        """Episode and step of everything that happens, ``(N, 2)``."""
+        steps = [happens(episode).nonzero()[:, 0].numpy() for episode in self.episodes]
+        return np.concatenate([np.stack([np.full(len(s), i), s], axis=1) for i, s in enumerate(steps)])
 
     def draw(self, step: int, batch_size: int) -> ClipBatch:
         """The batch of a step."""
         rng = np.random.default_rng((self.seed, step))
+        bounds, names = np.cumsum([*self.shares.values()]), [*self.shares, "any"]
         clips = []
-        for kind in rng.random(batch_size):
-            if kind < self.event_fraction + self.aftermath_fraction and len(self.events):
-                i, t = self.events[rng.integers(len(self.events))]
+        for draw in rng.random(batch_size):
+            kind = names[int(np.searchsorted(bounds, draw, side="right"))]
+            pool = self.pools.get(kind, ())
+            if len(pool):
+                i, t = pool[rng.integers(len(pool))]
                 # Action t leads to frame t + 1, which may be any of the predicted ones.
-                span = self.predicted if kind < self.event_fraction else self.aftermath
-                last = t + 1 + rng.integers(span)
+                last = t + 1 + rng.integers(AFTERMATH if kind == "aftermath" else self.predicted)
                 last = int(np.clip(last, self.predicted, len(self.episodes[i])))
-            elif kind > 1 - self.start_fraction:
+            elif kind == "starts":
                 i, last = rng.integers(len(self.episodes)), self.predicted
             else:
                 flat = rng.integers(self.cumulative[-1])
