@@ -1,7 +1,8 @@
 """Reward and continue heads: what a transition pays, and whether the episode goes on.
 
-Both see the transition (latent before, latent after) and the action that made it: heads that do not see the action
-are a known reason why agents could not be trained in open reproductions of Dreamer 4.
+Both see the transition (the new latent and a few before it) and the action that made it: heads that do not see the
+action are a known reason why agents could not be trained in open reproductions of Dreamer 4. A few frames, because a
+pair shows where things are but not always where they were going: in Pong the score changes a frame after the point.
 
 Reward is symexp two-hot (Dreamer 3 and 4): a distribution over bins that are evenly spaced in symlog.
 """
@@ -77,10 +78,12 @@ class HeadsConfig:
     """Latent rows."""
     width: int = 16
     """Latent columns."""
-    latent_channels: int = 4
+    latent_channels: int = 8
     """Latent channels."""
     action_size: int = 6
     """Length of an encoded action."""
+    frames: int = 4
+    """Latents that are seen, the new one included; at least 2."""
     channels: int = 32
     """Width of the first convolution."""
     hidden: int = 128
@@ -104,15 +107,21 @@ class HeadsOutput(NamedTuple):
 
 
 class Heads(nn.Module):
-    """Reward and continue heads on a transition."""
+    """Reward and continue heads on a transition.
+
+    Raises:
+        ValueError: If ``frames`` is below 2.
+    """
 
     def __init__(self, config: HeadsConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or HeadsConfig()
+        if config.frames < 2:
+            raise ValueError(f"frames is {config.frames}; a transition is at least 2 frames")
         self.two_hot = TwoHot(config.bins)
         width = config.channels
         self.trunk = nn.Sequential(
-            nn.Conv2d(3 * config.latent_channels, width, 3, stride=2, padding=1),
+            nn.Conv2d((config.frames + 1) * config.latent_channels, width, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
             nn.SiLU(),
@@ -126,24 +135,39 @@ class Heads(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, previous: Tensor, latent: Tensor, action: Tensor) -> HeadsOutput:
+    def look_back(self, latents: Tensor) -> Tensor:
+        """What :meth:`forward` is to see as ``before`` when it judges the transition from each latent to the next.
+
+        Args:
+            latents: ``(B, T, h, w, c)``.
+
+        Returns:
+            ``(B, T, frames - 1, h, w, c)``: each latent with those before it, oldest first; the first one stands for
+            those that would come before it.
+        """
+        count = self.config.frames - 1
+        missing = latents[:, :1].expand(-1, count - 1, -1, -1, -1)
+        return torch.cat([missing, latents], dim=1).unfold(1, count, 1).movedim(-1, 2)
+
+    def forward(self, before: Tensor, latent: Tensor, action: Tensor) -> HeadsOutput:
         """Judges transitions.
 
         Args:
-            previous: ``(B, h, w, c)`` latent before.
+            before: ``(B, frames - 1, h, w, c)`` latents before, oldest first (see :meth:`look_back`).
             latent: ``(B, h, w, c)`` latent after.
-            action: ``(B, A)`` encoded action taken between them.
+            action: ``(B, A)`` encoded action taken between the last two.
         """
-        x = torch.cat([previous, latent, latent - previous], dim=-1)
-        x = self.trunk(rearrange(x, "b h w c -> b c h w")).flatten(1)
+        seen = rearrange(before, "b n h w c -> b (n c) h w")
+        after, change = (rearrange(x, "b h w c -> b c h w") for x in (latent, latent - before[:, -1]))
+        x = self.trunk(torch.cat([seen, after, change], dim=1)).flatten(1)
         x = F.silu(self.hidden(x) + self.action(action.to(x.dtype)))
         logits = self.out_reward(x)
         return HeadsOutput(self.two_hot.decode(logits), logits, self.out_continue(x)[:, 0].float())
 
     def losses(
-        self, previous: Tensor, latent: Tensor, action: Tensor, reward: Tensor, terminated: Tensor
+        self, before: Tensor, latent: Tensor, action: Tensor, reward: Tensor, terminated: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of reward and of continuation, against ``reward`` and ``terminated`` ``(B,)``."""
-        out = self(previous, latent, action)
+        out = self(before, latent, action)
         ends = F.binary_cross_entropy_with_logits(out.continue_logit, 1 - terminated.float())
         return self.two_hot.loss(out.reward_logits, reward.float()).mean(), ends

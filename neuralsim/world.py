@@ -177,7 +177,8 @@ class World:
         with torch.inference_mode():
             latents = self._encode(images)
             state = self.dynamics.start(latents, torch.from_numpy(encoded).to(self.device, self.dtype))
-        return WorldState(dynamics=state, latent=latents[:, -1].clone(), step=step, seed=seeds)
+            recent = self.heads.look_back(latents)[:, -1]
+        return WorldState(dynamics=state, recent=recent.clone(), step=step, seed=seeds)
 
     def start_at(self, index: int, seed: int = 0) -> WorldState:
         """The state of one lane after one of the world's own :attr:`starts`; computed once and remembered.
@@ -238,12 +239,13 @@ class World:
             latent, dynamics, uncertainty = self.dynamics.step(
                 state.dynamics, action.to(self.dtype), drawn.to(self.device, self.dtype), steps, self._bounds
             )
-            heads = self.heads(state.latent.float(), latent.float(), action)
+            heads = self.heads(state.recent.float(), latent.float(), action)
             reward = self.real_reward(heads.reward.float())
             terminated = heads.continue_logit < 0
         # Copies made out here are ordinary tensors, which a policy in training may use.
         latent = latent.clone()
-        following = WorldState(dynamics=dynamics, latent=latent, step=state.step + 1, seed=state.seed)
+        recent = torch.cat([state.recent[:, 1:], latent[:, None]], dim=1)
+        following = WorldState(dynamics=dynamics, recent=recent, step=state.step + 1, seed=state.seed)
         return following, Prediction(latent, reward.clone(), terminated.clone(), uncertainty.float().clone())
 
     def decode(self, latent: Any) -> Tensor:

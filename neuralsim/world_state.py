@@ -25,30 +25,35 @@ class WorldState:
 
     Attributes:
         dynamics: The dynamics model's memory; every tensor's first dimension is the lane.
-        latent: ``(B, h, w, c)`` the last frame's latent.
+        recent: ``(B, n, h, w, c)`` latents of the last frames, oldest first: what the heads look back on.
         step: ``(B,)`` int64 on the CPU, steps since the start.
         seed: ``(B,)`` int64 on the CPU, the key of each lane's noise, in [0, 2**63).
     """
 
     dynamics: State
-    latent: Tensor
+    recent: Tensor
     step: Tensor
     seed: Tensor
 
     @property
+    def latent(self) -> Tensor:
+        """``(B, h, w, c)`` the last frame's latent."""
+        return self.recent[:, -1]
+
+    @property
     def lanes(self) -> int:
         """How many dreams this is."""
-        return self.latent.shape[0]
+        return self.recent.shape[0]
 
     @property
     def nbytes(self) -> int:
         """Memory of all tensors."""
-        return sum(t.numel() * t.element_size() for t in (self.latent, self.step, self.seed, *self.dynamics.values()))
+        return sum(t.numel() * t.element_size() for t in (self.recent, self.step, self.seed, *self.dynamics.values()))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
         return WorldState(
             dynamics={name: change(tensor) for name, tensor in self.dynamics.items()},
-            latent=change(self.latent),
+            recent=change(self.recent),
             step=change(self.step),
             seed=change(self.seed),
         )
@@ -81,7 +86,7 @@ class WorldState:
         try:
             return WorldState(
                 dynamics={name: torch.cat([s.dynamics[name] for s in states]) for name in first.dynamics},
-                latent=torch.cat([s.latent for s in states]),
+                recent=torch.cat([s.recent for s in states]),
                 step=torch.cat([s.step for s in states]),
                 seed=torch.cat([s.seed for s in states]),
             )
@@ -103,7 +108,7 @@ class WorldState:
 
         return WorldState(
             dynamics={name: put(tensor, other.dynamics[name]) for name, tensor in self.dynamics.items()},
-            latent=put(self.latent, other.latent),
+            recent=put(self.recent, other.recent),
             step=put(self.step, other.step),
             seed=put(self.seed, other.seed),
         )
@@ -119,12 +124,12 @@ class WorldState:
     def to(self, device: torch.device | str) -> WorldState:
         """The same dreams on another device; step and seed stay on the CPU."""
         dynamics = {name: tensor.to(device) for name, tensor in self.dynamics.items()}
-        return dataclasses.replace(self, dynamics=dynamics, latent=self.latent.to(device))
+        return dataclasses.replace(self, dynamics=dynamics, recent=self.recent.to(device))
 
     def to_bytes(self) -> bytes:
         """The state in the safetensors format."""
         tensors = {f"dynamics.{name}": tensor for name, tensor in self.dynamics.items()}
-        tensors |= {"latent": self.latent, "step": self.step, "seed": self.seed}
+        tensors |= {"recent": self.recent, "step": self.step, "seed": self.seed}
         return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
     @staticmethod
@@ -136,7 +141,7 @@ class WorldState:
         """
         try:
             tensors = load(data)
-            fixed = {name: tensors.pop(name) for name in ("latent", "step", "seed")}
+            fixed = {name: tensors.pop(name) for name in ("recent", "step", "seed")}
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"these {len(data)} bytes hold no state of a world: {error}") from error
         return WorldState(dynamics={name.removeprefix("dynamics."): t for name, t in tensors.items()}, **fixed)

@@ -60,7 +60,7 @@ def build_tiny_world(
         torch.nn.init.normal_(heads.out_reward.weight, std=1.0)
         heads.out_reward.bias.copy_(-6 * torch.linspace(-20, 20, heads.config.bins).abs())
         torch.nn.init.normal_(heads.out_continue.weight, std=1.0)
-        torch.nn.init.constant_(heads.out_continue.bias, 1.5)
+        torch.nn.init.constant_(heads.out_continue.bias, 3.0)
         torch.nn.init.normal_(tokenizer.decoder[-2].weight, std=0.1)
         torch.nn.init.constant_(tokenizer.background, 0.4)
     rng = np.random.default_rng(seed)

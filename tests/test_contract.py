@@ -311,7 +311,10 @@ class DriftDynamics(Dynamics):
 class NoHeads(nn.Module):
     """Pays nothing and never ends."""
 
-    def forward(self, previous, latent, action):
+    def look_back(self, latents):
+        return latents[:, :, None]
+
+    def forward(self, before, latent, action):
         nothing = latent.new_zeros(len(latent))
         return HeadsOutput(nothing, nothing[:, None], nothing + 1)
 

@@ -1,12 +1,14 @@
 """The convolutional dynamics on a toy: a dot that moves left or right by the action."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
-from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
+from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig, agreement
 
 CONFIG = ConvolutionalDynamicsConfig(
     height=8,
@@ -74,7 +76,7 @@ def dream(model: ConvolutionalDynamics, batch: ClipBatch, actions: torch.Tensor,
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for t in range(begin, begin + CONFIG.rollout):
-            noise = torch.randn(len(actions), 1, 8, 8, 2, generator=generator)
+            noise = torch.randn(len(actions), 2, 8, 8, 2, generator=generator)
             latent, state, _ = model.step(state, actions[:, t - 1], noise, steps, BOUNDS)
             frames.append(latent)
     return torch.stack(frames, dim=1)
@@ -111,7 +113,7 @@ def test_samples_stay_in_range(trained):  # check 19
     batch = toy_clips(trained, 8, 5)
     tight = (torch.full((8, 8, 2), -0.5), torch.full((8, 8, 2), 0.5))
     state = trained.start(batch.latents[:, :4], batch.actions[:, :3])
-    latent, _, _ = trained.step(state, batch.actions[:, 3], torch.randn(8, 1, 8, 8, 2), 2, tight)
+    latent, _, _ = trained.step(state, batch.actions[:, 3], torch.randn(8, 2, 8, 8, 2), 2, tight)
     assert float(latent.detach().abs().max()) <= 0.5
 
 
@@ -134,7 +136,7 @@ def test_a_step_leaves_the_state_it_was_given():
     batch = toy_clips(model, 3, 0)
     state = model.start(batch.latents[:, :4], batch.actions[:, :3])
     before = {name: value.clone() for name, value in state.items()}
-    noise = torch.randn(3, 1, 8, 8, 2)
+    noise = torch.randn(3, 2, 8, 8, 2)
     first = model.step(state, batch.actions[:, 3], noise, 2, BOUNDS)
     again = model.step(state, batch.actions[:, 3], noise, 2, BOUNDS)
     assert all(torch.equal(state[name], before[name]) for name in before)
@@ -153,9 +155,11 @@ def test_untrained_model_copies_the_last_frame():
     model = ConvolutionalDynamics(CONFIG).eval()
     batch = toy_clips(model, 2, 0)
     state = model.start(batch.latents[:, :4], batch.actions[:, :3])
-    latent, following, _ = model.step(state, batch.actions[:, 3], torch.randn(2, 1, 8, 8, 2), 4, BOUNDS)
+    noise = torch.randn(2, 2, 8, 8, 2)
+    latent, following, _ = model.step(state, batch.actions[:, 3], noise, 4, BOUNDS)
     torch.testing.assert_close(latent, batch.latents[:, 3])
-    assert torch.equal(following["latents"][:, -1], latent)
+    remembered = 0.93 * latent + 0.07 * noise[:, 1]  # the history holds it with a little noise
+    torch.testing.assert_close(following["latents"][:, -1], remembered)
 
 
 def test_shortcuts_and_own_context_come_in_with_progress():
@@ -167,9 +171,69 @@ def test_shortcuts_and_own_context_come_in_with_progress():
     assert "bootstrap" in model(batch)[1]
 
 
+def test_a_lead_of_own_frames_goes_before_the_frames_with_a_loss():
+    config = dataclasses.replace(
+        CONFIG, lead=2, self_context=1.0, context_noise=0.0, dream_noise=0.0, short_history=0.0, contradiction=np.inf
+    )
+    model = ConvolutionalDynamics(config)
+    awaken(model)
+    model.set_progress(1.0)
+    batch = toy_clips(model, 4, 0)
+    changed = dataclasses.replace(batch, latents=batch.latents.clone())
+    changed.latents[:, -config.rollout - 1] += 1.0  # the frame before those with a loss, which a lead dreams anew
+    leads = set()
+    for seed in range(12):
+        losses, leads_here = [], set()
+        for clip in (batch, changed):
+            torch.manual_seed(seed)
+            _, metrics, own = model.rollout_loss(clip)
+            losses.append(float(metrics["flow"]))
+            leads_here.add(own.shape[1] - config.rollout)
+        (lead,) = leads_here
+        leads.add(lead)
+        assert (losses[0] == losses[1]) == (lead > 0)
+    assert leads == {0, 1, 2}
+
+
+def test_nothing_is_dreamed_before_an_episode_begins():
+    config = dataclasses.replace(
+        CONFIG, lead=2, self_context=1.0, context_noise=0.0, dream_noise=0.0, short_history=0.0
+    )
+    model = ConvolutionalDynamics(config)
+    awaken(model)
+    model.set_progress(1.0)
+    batch = toy_clips(model, 4, 0)
+    first = model.clip_length - config.rollout - 1  # the episode's first frame is the last before those with a loss
+    batch.valid[:, :first] = False
+    for seed in range(8):
+        torch.manual_seed(seed)
+        own = model.rollout_loss(batch)[2]
+        lead = own.shape[1] - config.rollout
+        real = batch.latents[:, first + 1 - lead : first + 1]
+        assert torch.equal(own[:, :lead], real)
+        assert not torch.equal(own[:, lead], batch.latents[:, first + 1])
+
+
+def test_what_a_dream_has_misplaced_is_no_target_and_what_it_has_lost_is():
+    real = torch.zeros(3, 8, 8, 2)
+    real[:, 1, 1] = 4.0
+    dreamed = real.clone()
+    dreamed[1, 1, 1] = 1.0  # fainter
+    dreamed[2, 1, 1], dreamed[2, 6, 6] = 0.0, 4.0  # elsewhere
+    weight = agreement(dreamed, real, contradiction=2.0)[..., 0]
+    assert bool((weight[:2] == 1).all())
+    assert bool((weight[2, :4, :4] == 0).all())  # where it should be
+    assert bool((weight[2, 4:, 4:] == 0).all())  # and where it is
+    assert float(weight[2].sum()) == 64 - 32
+
+
 def test_wrong_configs_are_explained():
     with pytest.raises(ValueError, match=r"\(2, 1\)"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(history=(2, 1)))
+    with pytest.raises(ValueError, match=r"dream_noise is 0\.3"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(dream_noise=0.3, context_noise=0.2))
+    with pytest.raises(ValueError, match="self_steps is 3"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(self_steps=3))
     with pytest.raises(ValueError, match="10x16"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(height=10))
     with pytest.raises(ValueError, match="convolutional, transformer"):

@@ -5,7 +5,7 @@ import torch
 from neuralsim.tokenizers import build_tokenizer
 from neuralsim.tokenizers.convolutional import ConvolutionalTokenizer, ConvolutionalTokenizerConfig
 
-SMALL = ConvolutionalTokenizerConfig(height=16, width=24, channels=16, blocks=1)
+SMALL = ConvolutionalTokenizerConfig(height=16, width=24, latent_channels=4, channels=16, blocks=1)
 
 
 def frames_with_a_dot(count: int, seed: int = 0) -> torch.Tensor:

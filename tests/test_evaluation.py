@@ -132,6 +132,7 @@ def test_a_world_that_copies_is_called_a_copy(recording):
 
     world = build_tiny_world(frame_size=(64, 64))
     world.dynamics.denoiser.conv_out.weight.data.zero_()
+    world.dynamics.config.dream_noise = 0.0
     table = open_loop(world, recording, PROBES["pong"], clips=4, horizons=(1, 3), steps=2)
     first = draw_clips(recording, 4, world.dynamics.context_length, 3, seed=11)
     last = first.frames[:, world.dynamics.context_length - 1]

@@ -37,15 +37,45 @@ def test_even_bins_are_refused():
 def test_heads_learn_a_reward_that_only_the_action_tells():
     torch.manual_seed(0)
     heads = Heads(HeadsConfig(height=4, width=4, latent_channels=1, action_size=2, channels=4, hidden=16))
-    z = torch.zeros(64, 4, 4, 1)
+    z, before = torch.zeros(64, 4, 4, 1), torch.zeros(64, 3, 4, 4, 1)
     action = torch.nn.functional.one_hot(torch.arange(64) % 2, 2).float()
     reward, ended = action[:, 1], action[:, 0]
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.03)
     for _ in range(150):
-        pay, end = heads.losses(z, z, action, reward, ended)
+        pay, end = heads.losses(before, z, action, reward, ended)
         optimizer.zero_grad()
         (pay + end).backward()
         optimizer.step()
-    out = heads(z, z, action)
+    out = heads(before, z, action)
     torch.testing.assert_close(out.reward, reward, atol=0.1, rtol=0)
     assert torch.equal(out.continue_logit < 0, ended > 0.5)
+
+
+def test_heads_learn_a_reward_that_only_an_earlier_frame_tells():
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(height=4, width=4, latent_channels=1, action_size=2, channels=4, hidden=16))
+    z, action = torch.zeros(64, 4, 4, 1), torch.zeros(64, 2)
+    reward = (torch.arange(64) % 2).float()
+    before = torch.zeros(64, 3, 4, 4, 1)
+    before[:, 0, 1, 2, 0] = reward
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.03)
+    for _ in range(150):
+        pay, _ = heads.losses(before, z, action, reward, torch.zeros(64))
+        optimizer.zero_grad()
+        pay.backward()
+        optimizer.step()
+    torch.testing.assert_close(heads(before, z, action).reward, reward, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"), [(2, [[0], [1], [2], [3]]), (4, [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]])]
+)
+def test_heads_look_back_on_the_frames_before_and_the_first_repeats(frames, expected):
+    heads = Heads(HeadsConfig(height=4, width=4, latent_channels=1, frames=frames, channels=4, hidden=16))
+    clip = torch.arange(4.0).reshape(1, 4, 1, 1, 1)
+    assert heads.look_back(clip)[0, :, :, 0, 0, 0].tolist() == expected
+
+
+def test_a_single_frame_is_no_transition():
+    with pytest.raises(ValueError, match="at least 2"):
+        Heads(HeadsConfig(frames=1))

@@ -82,8 +82,8 @@ def test_latents_on_disk_are_reused(home):
     files = list((home / "data" / "latents").rglob("*.safetensors"))
     assert files
     before = {path: path.stat().st_mtime_ns for path in files}
-    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "tokenizer",
-        "--out", home / "dynamics2", *SMALL_DYNAMICS, *ON_CPU)  # fmt: skip
+    run("train", "dynamics", "--preset", "pong", "--data", home / "data", "--held-out", home / "held",
+        "--tokenizer", home / "tokenizer", "--out", home / "dynamics2", *SMALL_DYNAMICS, *ON_CPU)  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in files} == before
     first, second = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "dynamics2"))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the same commands give the same world
@@ -97,6 +97,18 @@ def test_training_goes_on_from_a_world(home):
     names = [name for name in before if name.startswith("dynamics.past.")]
     assert names
     assert all(torch.equal(before[name], after[name]) for name in names)
+    origin = json.loads((home / "dynamics3" / "config.json").read_text())["init_from"]
+    assert origin["path"] == str(home / "world")
+    assert origin["loop"]["steps"] == 3  # the world tells how it was trained, and so do those that go on from it
+
+
+def test_heads_alone_leave_the_dynamics_as_it_is(home):
+    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "tokenizer",
+        "--init-from", home / "dynamics", "--heads-only", "--out", home / "heads", *SMALL_DYNAMICS,
+        *ON_CPU)  # fmt: skip
+    before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "heads"))
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
 
 
 def test_parts_that_do_not_belong_together_are_refused(home, capsys):

@@ -40,12 +40,23 @@ def dream(world: World, state: WorldState, steps: int, seed: int = 0) -> tuple[W
 
 
 def equal(a: WorldState, b: WorldState) -> bool:
-    pairs = [(a.latent, b.latent), (a.step, b.step), (a.seed, b.seed)]
+    pairs = [(a.recent, b.recent), (a.step, b.step), (a.seed, b.seed)]
     pairs += [(a.dynamics[name], b.dynamics[name]) for name in a.dynamics | b.dynamics]
     return all(torch.equal(x, y) for x, y in pairs)
 
 
 # -- dreaming
+
+
+def test_the_heads_look_back_on_the_last_frames_of_the_dream(tiny_world):
+    world = World.load(tiny_world, device="cpu", dtype="float32")
+    first = world.start_at(0)  # a start of a single frame
+    state, latents = first, [first.latent]
+    for action in (1, 2, 3, 4):
+        state, said = world.step(state, np.array([action]))
+        latents.append(said.latent)
+        clip = torch.stack(latents, dim=1)
+        assert torch.equal(state.recent, world.heads.look_back(clip)[:, -1])
 
 
 def test_shapes_and_ranges(world: World):

@@ -47,6 +47,8 @@ class Dynamics(nn.Module, ABC):
         action_size: ``A``.
         context_length: How many past frames the model can make use of (fewer are fine, at least one).
         clip_length: Frames T a training clip must have.
+        predicted: How many frames at the end of a training clip are shown to the heads; clips are chosen to hold
+            events among them.
         noise_slots: Independent noise grids that one step uses.
         max_steps: The most sampling steps K the model was trained for; K is a power of two up to it.
     """
@@ -55,6 +57,7 @@ class Dynamics(nn.Module, ABC):
     action_size: int
     context_length: int
     clip_length: int
+    predicted: int
     noise_slots: int
     max_steps: int
 
@@ -73,7 +76,8 @@ class Dynamics(nn.Module, ABC):
         """As :meth:`forward`, plus the model's own frames where it makes some.
 
         Returns:
-            Loss, metrics, and None or the model's detached predictions of the last S frames ``(B, S, h, w, c)``.
+            Loss, metrics, and None or the model's detached predictions of the last S frames ``(B, S, h, w, c)``, S at
+            least ``predicted``.
         """
         return *self(batch), None
 

@@ -6,10 +6,10 @@ The default at CPU scale. Notable here:
 - the heavy part, the U-Net over history and actions, does not see the noise: it runs once per frame, whatever the
   number of sampling steps K; only the denoiser runs K times;
 - the prediction is a residual to the last latent, so an untrained model copies;
-- training unrolls: every frame of a clip is predicted from a context of the model's own frames, and each of these
-  predictions is both a training example and the context of the next. That is what keeps long dreams alive.
+- training unrolls: the last frames of a clip are predicted from a context of the model's own frames, each of which is
+  the context of the next. That is what keeps long dreams alive.
 
-Legend: B lanes, T frames, S frames with a loss, h w c latent grid, A encoded action, C channels, E embedding.
+Legend: B lanes, T frames, S frames of its own, h w c latent grid, A encoded action, C channels, E embedding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics, State
-from neuralsim.dynamics.shortcut import Schedule, mix, sample, shortcut_loss
+from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, shortcut_loss
 from neuralsim.running_rms import RunningRMS
 
 
@@ -35,7 +35,7 @@ class ConvolutionalDynamicsConfig:
     """Latent rows; a multiple of 4."""
     width: int = 16
     """Latent columns; a multiple of 4."""
-    latent_channels: int = 4
+    latent_channels: int = 8
     """Latent channels."""
     action_size: int = 6
     """Length of an encoded action."""
@@ -53,14 +53,25 @@ class ConvolutionalDynamicsConfig:
     """K_max: sampling takes 1, 2, 4, ... up to so many steps."""
     rollout: int = 8
     """Frames of a training clip that are predicted, one after the other."""
+    lead: int = 0
+    """Own frames dreamed before those, without a loss: up to so many, drawn anew for each step. Errors that come late
+    in a dream are met, and learned from, only by dreams that have gone on for a while."""
     self_context: float = 0.75
     """Share of training lanes whose context is the model's own frames, in the later part of the run."""
     self_start: float = 0.45
     """Share of the run that trains on real context only: errors of a model that cannot predict yet teach nothing."""
-    self_steps: int = 2
-    """Sampling steps K of those frames."""
+    self_steps: int = 4
+    """Most sampling steps K of those frames: 1, 2, 4, ... up to it are drawn, one K for each training step. A dream
+    lasts with the K that it was trained on."""
+    contradiction: float = 2.0
+    """Where a dream has put something that is not there in reality (latents of at least this mean square), the real
+    next frame contradicts the dream's own past: it is no target there, nor around what is missing."""
     context_noise: float = 0.15
     """History is mixed with up to this much noise in training (1 - tau of the lerp, drawn per lane from U(0, this))."""
+    dream_noise: float = 0.07
+    """In a dream, a frame enters the history mixed with this much noise; at most context_noise. The model has learned
+    to see through noise, but its own faint errors look like nothing it knows: without, they add up until the dream
+    dissolves (Dreamer 4 does the same, tau_ctx)."""
     bootstrap_fraction: float = 0.25
     """Share of lanes that train the shortcut (d > d_min), after a start without."""
     bootstrap_start: float = 0.2
@@ -167,6 +178,26 @@ class Denoiser(nn.Module):
         return self.conv_out(F.silu(self.norm(x)))
 
 
+def agreement(dreamed: Tensor, real: Tensor, contradiction: float) -> Tensor:
+    """Where what really comes next is also what should come next in the dream.
+
+    It is not where the dream has misplaced something: told to put it right, a model learns that things jump, or to
+    hedge by drawing them faintly. What is merely faint or missing should come back, and noise should go.
+
+    Args:
+        dreamed: ``(B, h, w, c)`` last frame of the dream.
+        real: ``(B, h, w, c)`` the real one at that time.
+        contradiction: Mean square of a latent from which on it counts as a thing.
+
+    Returns:
+        ``(B, h, w, 1)``: 0 within two positions of whatever is amiss in dreams that have misplaced something, else 1.
+    """
+    strength = dreamed.square().mean(-1)
+    misplaced = (strength > contradiction) & ((dreamed * real).mean(-1) < strength / 2)
+    amiss = ((dreamed - real).square().mean(-1) > contradiction) & misplaced.any(2).any(1)[:, None, None]
+    return 1 - F.max_pool2d(amiss.float()[:, None], 5, stride=1, padding=2)[:, 0, :, :, None]
+
+
 class ConvolutionalDynamics(Dynamics):
     """U-Net dynamics on local latents, trained by shortcut forcing on its own rollouts.
 
@@ -175,7 +206,7 @@ class ConvolutionalDynamics(Dynamics):
     """
 
     type_name = "convolutional"
-    noise_slots = 1
+    noise_slots = 2  # one for the frame itself, one for the frame in the history
 
     def __init__(self, config: ConvolutionalDynamicsConfig | None = None) -> None:
         super().__init__()
@@ -185,12 +216,19 @@ class ConvolutionalDynamics(Dynamics):
             raise ValueError(f"history is {history}; it must start with 1 and rise")
         if config.height % 4 or config.width % 4:
             raise ValueError(f"a latent grid of {config.height}x{config.width} cannot be halved twice")
+        check_power_of_two(config.self_steps, "self_steps")
+        if not 0 <= config.dream_noise <= config.context_noise:
+            raise ValueError(
+                f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "
+                f"{config.context_noise}: the model sees through no more noise than it was trained with"
+            )
         self.schedule = Schedule(config.max_steps)
         self.latent_shape = (config.height, config.width, config.latent_channels)
         self.action_size = config.action_size
         self.history = history
         self.context_length = max(history[-1], config.past_actions)
-        self.clip_length = self.context_length + config.rollout
+        self.predicted = config.rollout
+        self.clip_length = self.context_length + config.lead + config.rollout
         self.max_steps = config.max_steps
         self.past = HistoryNet(config)
         self.denoiser = Denoiser(config)
@@ -231,39 +269,55 @@ class ConvolutionalDynamics(Dynamics):
         return loss, metrics
 
     def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """As :meth:`forward`; also returns the model's own frames ``(B, S, h, w, c)``, detached, once it makes some."""
+        """As :meth:`forward`; once the model makes frames of its own, also those of the lead and the rollout.
+
+        They are detached, ``(B, S, h, w, c)``; S is ``rollout`` and the lead of this step.
+        """
         config = self.config
         lanes, device = len(batch.latents), batch.latents.device
-        begin = self.context_length
-        latents, actions = self._cut_history(batch)
-        frames = list(latents.unbind(1))
+        begin = self.context_length + config.lead
         own_share = self._own_share()
+        lead = int(torch.randint(config.lead + 1, ())) if own_share > 0 else 0
+        latents, actions = self._cut_history(batch, begin - lead)
+        frames, own_frames = list(latents.unbind(1)), []
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
-        flow, bootstrap, errors, copies, own_frames = [], [], [], [], []
-        for t in range(begin, begin + config.rollout):
+
+        def read_past(t: int) -> Predict:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
             features, last = self.features(context, actions[:, t - config.past_actions : t])
+            return lambda z, level, size: self.predict(features, last, z, level, size)
 
-            def predict(z: Tensor, level: Tensor, size: Tensor, f: Tensor = features, x: Tensor = last) -> Tensor:
-                return self.predict(f, x, z, level, size)
+        own_steps = 2 ** int(torch.randint(config.self_steps.bit_length(), ()))
 
+        @torch.no_grad()
+        def dream(t: int, predict: Predict) -> None:
             clean = batch.latents[:, t]
+            own, _ = sample(predict, torch.randn_like(clean), own_steps, self.schedule)
+            # Before an episode's first frame there is nothing to dream: a clip repeats that frame until then.
+            begun = batch.valid[:, t - 1, None, None, None]
+            own_frames.append(torch.where(begun, own, clean))
+            frames[t] = torch.where(begun & on_own[:, None, None, None], own, clean)
+
+        for t in range(begin - lead, begin):
+            with torch.no_grad():
+                dream(t, read_past(t))
+        flow, bootstrap, errors, copies = [], [], [], []
+        for t in range(begin, begin + config.rollout):
+            predict, clean = read_past(t), batch.latents[:, t]
+            if own_share > 0:
+                dream(t, predict)
             rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
             level, size = self.schedule.draw(rows, config.zero_fraction)
-            terms = shortcut_loss(predict, clean, torch.randn_like(clean), level, size, self.schedule, config.ramp)
+            noise, weight = torch.randn_like(clean), agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
+            terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
             flow.append(terms.flow)
             bootstrap.append(terms.bootstrap)
             first = (level == 0) & (size == self.schedule.finest)
             errors.append(torch.where(first, terms.error, torch.nan))
             copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
-            if own_share > 0:
-                with torch.no_grad():
-                    own, _ = sample(predict, torch.randn_like(clean), config.self_steps, self.schedule)
-                own_frames.append(own)
-                frames[t] = torch.where(on_own[:, None, None, None], own, clean)
         flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
         # Both terms share the scale of the flow term. In a nearly deterministic world the bootstrap term is
         # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
@@ -287,8 +341,10 @@ class ConvolutionalDynamics(Dynamics):
             return 1.0
         return self.config.self_context * min(max((self.progress - self.config.self_start) / 0.2, 0.0), 1.0)
 
-    def _cut_history(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+    def _cut_history(self, batch: ClipBatch, begin: int) -> tuple[Tensor, Tensor]:
         """Latents and actions; some lanes forget what lies before a random frame, as after a start from few frames.
+
+        That frame is one of the last that a dream which starts at ``begin`` sees.
 
         What is forgotten is what :meth:`start` would fill in: the frame itself again, and unknown actions.
         """
@@ -296,7 +352,7 @@ class ConvolutionalDynamics(Dynamics):
             return batch.latents, batch.actions
         lanes, device = len(batch.latents), batch.latents.device
         cut = torch.rand(lanes, device=device) < self.config.short_history
-        keep = torch.randint(0, self.context_length, (lanes,), device=device)
+        keep = torch.randint(begin - self.context_length, begin, (lanes,), device=device)
         index = torch.arange(batch.latents.shape[1], device=device).expand(lanes, -1)
         index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
         known = ~cut[:, None] | (torch.arange(batch.actions.shape[1], device=device) >= keep[:, None])
@@ -332,8 +388,9 @@ class ConvolutionalDynamics(Dynamics):
         )
         latent = torch.minimum(torch.maximum(sampled, bounds[0]), bounds[1]).to(latents.dtype)
         uncertainty = (sampled - first).float().square().mean((1, 2, 3)).sqrt()
+        remembered = torch.lerp(latent, noise[:, 1].to(latent), self.config.dream_noise)
         following = {
-            "latents": torch.cat([latents[:, 1:], latent[:, None]], dim=1),
+            "latents": torch.cat([latents[:, 1:], remembered[:, None]], dim=1),
             "actions": actions[:, 1:],
         }
         return latent, following, uncertainty

@@ -33,7 +33,7 @@ class TransformerDynamicsConfig(TransformerConfig):
     """Latent rows; a multiple of ``patch``."""
     width: int = 16
     """Latent columns; a multiple of ``patch``."""
-    latent_channels: int = 4
+    latent_channels: int = 8
     """Latent channels."""
     action_size: int = 6
     """Length of an encoded action."""
@@ -105,6 +105,7 @@ class TransformerDynamics(Dynamics):
         self.latent_shape = (config.height, config.width, config.latent_channels)
         self.action_size = config.action_size
         self.context_length = config.context_length
+        self.predicted = config.rollout
         self.clip_length = config.context_length + config.rollout
         self.max_steps = config.max_steps
         # On the grid and below 1: the past is mixed and labelled exactly as training frames at d_min are.

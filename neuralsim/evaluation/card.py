@@ -45,10 +45,11 @@ def _origin(card: dict[str, Any]) -> list[str]:
         )
     for part in ("tokenizer", "dynamics"):
         if "seconds" in trained.get(part, {}):
-            spent = trained[part]
-            lines.append(
-                f"- {part.capitalize()}: {spent['steps']:,} training steps in {spent['seconds'] / 60:.0f} minutes"
-            )
+            runs = [trained[part]]
+            while initial := runs[-1].get("init_from"):
+                runs.append(initial)
+            spent = [f"{run['steps']:,} steps in {run['seconds'] / 60:.0f} minutes" for run in runs if "seconds" in run]
+            lines.append(f"- {part.capitalize()}: trained for {', after '.join(spent)}")
     lines += [
         f"- Judged on {held['episodes']} held-out episodes, {held['steps']:,} steps: `{held['command']}`",
         "",

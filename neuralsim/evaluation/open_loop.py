@@ -192,10 +192,11 @@ def teacher_forced_events(world: World, store: EpisodeStore, progress: Any = Non
     counts = dict.fromkeys(("reward_hit", "reward_said", "reward_real", "end_hit", "end_said", "end_real"), 0)
     for i in store.ids:
         latents = encode_frames(world.tokenizer, store.frames(i, 0, store.length(i) + 1)).float().to(world.device)
+        before = world.heads.look_back(latents[None])[0]
         actions = torch.from_numpy(world.actions.encode(store.actions(i))).to(world.device)
         rewards, ends = [], []
         for part in torch.arange(len(actions)).split(512):
-            out = world.heads(latents[part], latents[part + 1], actions[part])
+            out = world.heads(before[part], latents[part + 1], actions[part])
             rewards.append(world.real_reward(out.reward.float()).cpu())
             ends.append((out.continue_logit < 0).cpu())
         said, over = torch.cat(rewards).numpy(), torch.cat(ends).numpy()

@@ -1,8 +1,8 @@
 """A small convolutional autoencoder for small frames: the default tokenizer at CPU scale.
 
 Notable here:
-- each latent sees a local neighbourhood only, so that a one-pixel ball stays a local event that a convolutional
-  dynamics can move about;
+- the encoder sees one patch at a time, so that a one-pixel ball changes the latents where it is and nowhere else: the
+  dynamics has one thing to move and not a halo of them (what it cannot see of its neighbours, the decoder can);
 - the network codes the deviation from a background frame (the per-pixel median of the training frames);
 - pixels are weighted by the inverse frequency of foreground at their position: with plain MSE the ball of Pong is
   lost, with these weights it is kept;
@@ -36,16 +36,16 @@ class ConvolutionalTokenizerConfig:
     """Frame width in pixels; a multiple of patch."""
     patch: int = 4
     """Pixels per latent position along each side: 64x64 frames and patch 4 give 16x16 latents."""
-    latent_channels: int = 4
+    latent_channels: int = 8
     """Channels per latent position."""
     channels: int = 64
     """Width of the convolutions; a multiple of 8."""
     blocks: int = 2
     """Residual blocks in the encoder, and as many in the decoder."""
-    encoder_kernel: int = 3
-    """Kernel of the encoder's convolutions: 3 sees neighbouring patches, 1 its own patch only, so that a small thing
-    changes the latents where it is and nowhere else."""
-    latent_noise: float = 0.2
+    encoder_kernel: int = 1
+    """Kernel of the encoder's convolutions: 1 sees its own patch only, 3 the neighbouring ones too (and can do with
+    fewer channels, but smears small things over many latents)."""
+    latent_noise: float = 0.1
     """Training adds Gaussian noise of a standard deviation drawn from U(0, this) to the raw latents."""
     foreground_weight: float = 15.0
     """Extra weight of foreground pixels."""

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import nn
 
 from neuralsim.actions import ActionCodec, space_from_json
-from neuralsim.data.clips import ClipSampler
+from neuralsim.data.clips import ClipMix, ClipSampler
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
 from neuralsim.devices import choose_device
@@ -25,7 +25,7 @@ from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.loop import LoopConfig, TrainingRun
-from neuralsim.training.parts import load_initial_weights, load_tokenizer, part_config, save_part
+from neuralsim.training.parts import initial_weights_of, load_initial_weights, load_tokenizer, part_config, save_part
 from neuralsim.training.tokenizer import split_episodes
 from neuralsim.training.world_model import WorldModel
 
@@ -48,16 +48,13 @@ class DynamicsRun:
     """Folder of the run; the same command resumes it."""
     init_from: Path | None = None
     """Start from the weights of another dynamics run, or of a world (pong is the bundled one), of the same size."""
+    heads_only: bool = False
+    """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
     kind: Literal["convolutional", "transformer"] = "convolutional"
     """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
     batch_size: int = 8
     """Clips per step."""
-    event_fraction: float = 0.2
-    """Share of clips that show a reward or an end of the episode."""
-    aftermath_fraction: float = 0.15
-    """Share of clips from the 40 frames after a reward."""
-    start_fraction: float = 0.03
-    """Share of clips that show the first frames of an episode."""
+    clips: ClipMix = field(default_factory=ClipMix)
     convolutional: ConvolutionalDynamicsConfig = field(default_factory=ConvolutionalDynamicsConfig)
     transformer: TransformerDynamicsConfig = field(default_factory=TransformerDynamicsConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
@@ -72,7 +69,37 @@ class DynamicsRun:
             transformer=TransformerDynamicsConfig(image_share=0.05, ramp=0.0, zero_fraction=0.3),
             loop=LoopConfig(steps=100_000, learning_rate=3e-4),
         )
-        return {"pong": DynamicsRun(), "pong-transformer": transformer}
+        # First many independent frames after real context, and most of them from pure noise, where all is decided ...
+        first = DynamicsRun(
+            out=Path("runs/first"),
+            batch_size=64,
+            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.15, starts=0.01),
+            convolutional=ConvolutionalDynamicsConfig(
+                rollout=1, self_context=0.0, bootstrap_start=0.4, zero_fraction=0.7
+            ),
+            loop=LoopConfig(steps=4500, learning_rate=1.5e-3),
+        )
+        # ... then the model's own frames as context, until it stands its own errors.
+        second = DynamicsRun(
+            init_from=Path("runs/first"),
+            out=Path("runs/second"),
+            clips=ClipMix(events=0.15, ends=0.03, aftermath=0.2, starts=0.03),
+            convolutional=ConvolutionalDynamicsConfig(
+                lead=16, self_start=0.0, self_steps=2, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
+            ),
+            # Short: with more of it the ball fades (docs/experiments.md).
+            loop=LoopConfig(steps=500, learning_rate=5e-4, decay_fraction=0.0),
+        )
+        # ... then the heads alone, which see a point in a fraction of a percent of the frames.
+        third = DynamicsRun(
+            init_from=Path("runs/second"),
+            heads_only=True,
+            batch_size=48,
+            clips=ClipMix(events=0.4, ends=0.1, aftermath=0.1, starts=0.02),
+            convolutional=ConvolutionalDynamicsConfig(context_noise=0.2),
+            loop=LoopConfig(steps=3000, learning_rate=1e-3),
+        )
+        return {"pong": first, "pong-own-context": second, "pong-heads": third, "pong-transformer": transformer}
 
 
 def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) -> WorldModel:
@@ -82,7 +109,7 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
     chosen: Any = run.convolutional if run.kind == "convolutional" else run.transformer
     config = dataclasses.replace(chosen, **sizes)
     dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
-    return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)))
+    return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)), run.heads_only)
 
 
 def train_dynamics(run: DynamicsRun) -> None:
@@ -93,20 +120,14 @@ def train_dynamics(run: DynamicsRun) -> None:
     codec = ActionCodec(space_from_json(store.info.action_space))
     torch.manual_seed(run.loop.seed)
     model = build_world_model(run, tokenizer, codec.size)
+    initial = None
     if run.init_from is not None:
-        load_initial_weights(model, run.init_from)
+        # A run that is resumed has its weights already: what it began from may have gone on since, or be gone.
+        initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
-    predicted = model.dynamics.clip_length - model.dynamics.context_length
-    sampler = ClipSampler(
-        episodes,
-        model.dynamics.clip_length,
-        predicted,
-        run.event_fraction,
-        run.start_fraction,
-        run.loop.seed,
-        run.aftermath_fraction,
-    )
+    clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
+    sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed)
 
     probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
 
@@ -123,10 +144,9 @@ def train_dynamics(run: DynamicsRun) -> None:
         "dynamics": part_config(model.dynamics),
         "heads": dataclasses.asdict(model.heads.config),
         "batch_size": run.batch_size,
-        "event_fraction": run.event_fraction,
-        "start_fraction": run.start_fraction,
-        "aftermath_fraction": run.aftermath_fraction,
-        "init_from": str(run.init_from) if run.init_from else None,
+        "clips": dataclasses.asdict(run.clips),
+        "heads_only": run.heads_only,
+        "init_from": initial,
         "episodes": len(episodes),
         "frames": sum(len(episode) + 1 for episode in episodes),
         "loop": dataclasses.asdict(run.loop),
@@ -185,12 +205,8 @@ def dream_held_out(
         for thing in probes.things:
             near, there = shown[thing.name].distance(truth[thing.name]) <= thing.tolerance, truth[thing.name].present
             figures |= {f"{thing.name}_{h}": float(near[there[:, i], i].mean()) for i, h in enumerate((5, 10, 20))}
-    found = model.heads(
-        *(
-            rearrange(x, "b t ... -> (b t) ...")
-            for x in (batch.latents[:, begin - 1 : -1], real, batch.actions[:, begin - 1 :])
-        )
-    )
+    before = model.heads.look_back(batch.latents)[:, begin - 1 : -1]
+    found = model.heads(*(rearrange(x, "b t ... -> (b t) ...") for x in (before, real, batch.actions[:, begin - 1 :])))
     paid = rearrange(batch.rewards[:, begin - 1 :], "b t -> (b t)")
     said = found.reward.abs() > 0.5 * paid.abs().max().clamp(min=1e-3)
     if (paid != 0).any():

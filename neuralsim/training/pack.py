@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint
 from neuralsim.evaluation.probes import probes_for
 from neuralsim.starts import Start
-from neuralsim.training.parts import load_tokenizer, load_world_model, part_config
+from neuralsim.training.parts import HOW_TRAINED, load_tokenizer, load_world_model, part_config, read_spent
 from neuralsim.world import World
 from neuralsim.world_config import WorldConfig
 
@@ -137,13 +136,10 @@ def _reward_range(store: EpisodeStore) -> tuple[float, float]:
 def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recordings": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
-        "dynamics": {key: description[key] for key in ("batch_size", "init_from", "loop")},
+        "dynamics": {key: description.get(key) for key in HOW_TRAINED},
     }
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
-        log = folder / "metrics.jsonl"
-        if log.exists():
-            rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
-            if rows:
-                facts.setdefault(part, {}).update(steps=rows[-1]["step"], seconds=rows[-1]["seconds"])
+        if spent := read_spent(folder):
+            facts.setdefault(part, {}).update(spent)
     facts["torch"] = torch.__version__
     return facts

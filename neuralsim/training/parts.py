@@ -29,6 +29,18 @@ def part_config(model: Any) -> dict[str, Any]:
     return {"type": model.type_name, "config": dataclasses.asdict(model.config)}
 
 
+HOW_TRAINED = ("batch_size", "clips", "heads_only", "loop", "init_from")
+"""What a world tells of the training of its dynamics, run by run."""
+
+
+def read_spent(run: Path) -> dict[str, Any]:
+    """``steps`` and ``seconds`` of a run so far, from the log in its folder; nothing if there is no log."""
+    log = (run if run.is_dir() else run.parent) / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {"steps": rows[-1]["step"], "seconds": rows[-1]["seconds"]} if rows else {}
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads ``tokenizer.safetensors``, the one in a run's folder, or that of a world; frozen and in eval mode.
 
@@ -44,8 +56,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return model.eval().requires_grad_(False)
 
 
-def load_initial_weights(model: WorldModel, path: Path) -> None:
+def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
+
+    Returns:
+        Where they come from and how they were trained, for the description of the run that goes on from them.
 
     Raises:
         ValueError: If the sizes differ.
@@ -54,10 +69,22 @@ def load_initial_weights(model: WorldModel, path: Path) -> None:
         if (world := _world(path)) is not None:
             model.dynamics.load_state_dict(world.dynamics.state_dict())
             model.heads.load_state_dict(world.heads.state_dict())
-        else:
-            model.load_state_dict(load_world_model(path)[0].state_dict())
+            return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
+        earlier, description = load_world_model(path)
+        model.load_state_dict(earlier.state_dict())
+        told = {key: description.get(key) for key in ("dynamics", *HOW_TRAINED)}
+        return {"path": str(path), **told, **read_spent(path)}
     except RuntimeError as error:
         raise ValueError(f"--init-from {path} has other sizes than this run: {error}") from None
+
+
+def initial_weights_of(out: Path, path: Path) -> dict[str, Any] | None:
+    """What a run in progress remembers of the weights it began from, if these were the ones at ``path``."""
+    config = out / "config.json"
+    if not (config.exists() and (out / "checkpoint.safetensors").exists()):
+        return None
+    initial = json.loads(config.read_text()).get("init_from") or {}
+    return initial if initial.get("path") == str(path) else None
 
 
 def _world(path: Path) -> World | None:

@@ -10,16 +10,27 @@ from neuralsim.dynamics.base import ClipBatch, Dynamics
 from neuralsim.heads import Heads
 from neuralsim.running_rms import RunningRMS
 
+MOST_NOISE = 0.15
+"""Most noise that heads trained alone see, as a share of the lerp."""
+
 
 class WorldModel(nn.Module):
     """Dynamics and heads, trained together on the same clips but without sharing gradients.
 
     The heads judge real transitions and, where the dynamics hands out its own frames, the same transitions as it
     dreamed them: in use they will see nothing else.
+
+    Args:
+        dynamics: Predicts latents.
+        heads: Judge transitions.
+        heads_only: Leaves the dynamics as it is and trains the heads on real frames, half of the clips with some noise
+            in place of the dynamics' errors. A step takes a fraction of the time, and rare events need many.
     """
 
-    def __init__(self, dynamics: Dynamics, heads: Heads) -> None:
+    def __init__(self, dynamics: Dynamics, heads: Heads, heads_only: bool = False) -> None:
         super().__init__()
+        self.heads_only = heads_only
+        dynamics.requires_grad_(not heads_only)
         self.dynamics = dynamics
         self.heads = heads
         self.reward_scale = RunningRMS()
@@ -29,25 +40,39 @@ class WorldModel(nn.Module):
         """Passes the share of the run that is done to the dynamics."""
         self.dynamics.set_progress(share)
 
+    def separate_parts(self) -> list[nn.Module]:
+        """What shares no gradients."""
+        return [self.dynamics, self.heads]
+
     def compile_parts(self) -> None:
         """Compiles what runs many times per step."""
         self.dynamics.compile_parts()
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the scaled losses, and the metrics of all parts."""
-        loss, metrics, own = self.dynamics.rollout_loss(batch)
-        count = batch.latents.shape[1] - self.dynamics.context_length
-        before, after = batch.latents[:, -count - 1 : -1], batch.latents[:, -count:]
+        loss, own = batch.latents.new_zeros(()), None
+        metrics: dict[str, Tensor] = {}
+        if not self.heads_only:
+            loss, metrics, own = self.dynamics.rollout_loss(batch)
+        count = self.dynamics.predicted
         targets = [value[:, -count:] for value in (batch.actions, batch.rewards, batch.terminated)]
-        pairs = [(before, after)]
+        clips = [self._noised(batch.latents) if self.heads_only and self.training else batch.latents]
         if own is not None:
-            pairs.append((torch.cat([batch.latents[:, -count - 1 : -count], own[:, :-1]], dim=1), own))
+            clips.append(torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1))
         rewards, ends = [], []
-        for previous, latent in pairs:
-            flat = [rearrange(x, "b t ... -> (b t) ...") for x in (previous, latent, *targets)]
+        for clip in clips:
+            before = self.heads.look_back(clip)[:, -count - 1 : -1]
+            flat = [rearrange(x, "b t ... -> (b t) ...") for x in (before, clip[:, -count:], *targets)]
             reward, end = self.heads.losses(*flat)
             rewards.append(reward)
             ends.append(end)
         reward_loss, continue_loss = torch.stack(rewards).mean(), torch.stack(ends).mean()
         metrics |= {"reward": rewards[0].detach(), "continue": ends[0].detach()}
         return loss + self.reward_scale(reward_loss) + self.continue_scale(continue_loss), metrics
+
+    @staticmethod
+    def _noised(latents: Tensor) -> Tensor:
+        lanes = len(latents)
+        strength = MOST_NOISE * torch.rand(lanes, 1, 1, 1, 1, device=latents.device)
+        strength = strength * (torch.arange(lanes, device=latents.device) % 2).reshape(strength.shape)
+        return latents + strength * (torch.randn_like(latents) - latents)

@@ -67,7 +67,7 @@ def test_dream_steps(benchmark, capsys, world, matmul_rate, lanes, steps, decode
 def test_memory_per_lane(capsys, world):
     """A lane's state, and what the process grows by when 64 lanes dream."""
     one = world.start_at(0)
-    size = sum(value.nbytes for value in one.dynamics.values()) + one.latent.nbytes
+    size = one.nbytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     state = type(one).stack([world.start_at(0, seed=i) for i in range(64)])
     for _ in range(3):
