@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics
+from neuralsim.dynamics.shortcut import mix
 from neuralsim.heads import Heads
 from neuralsim.running_rms import RunningRMS
 
@@ -73,6 +74,6 @@ class WorldModel(nn.Module):
     @staticmethod
     def _noised(latents: Tensor) -> Tensor:
         lanes = len(latents)
-        strength = MOST_NOISE * torch.rand(lanes, 1, 1, 1, 1, device=latents.device)
-        strength = strength * (torch.arange(lanes, device=latents.device) % 2).reshape(strength.shape)
-        return latents + strength * (torch.randn_like(latents) - latents)
+        every_other = torch.arange(lanes, device=latents.device) % 2
+        strength = MOST_NOISE * torch.rand(lanes, device=latents.device) * every_other
+        return mix(latents, torch.randn_like(latents), 1 - strength)
