@@ -78,8 +78,9 @@ class EpisodeStore:
             raise FileExistsError(f"{folder} already holds a dataset; open it, or choose another folder")
         space_from_json(info.action_space)
         (folder / "episodes").mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "dataset.json", json.dumps(asdict(info), indent=2) + "\n")
-        return cls(folder, info)
+        store = cls(folder, info)
+        store._write_info()
+        return store
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EpisodeStore:
@@ -257,6 +258,9 @@ class EpisodeStore:
     def note_command(self, command: str) -> None:
         """Writes down the command by which more was recorded, in place of the one before."""
         self.info = replace(self.info, command=command)
+        self._write_info()
+
+    def _write_info(self) -> None:
         write_atomically(self.path / "dataset.json", json.dumps(asdict(self.info), indent=2) + "\n")
 
     def remove_partial_files(self) -> None:
