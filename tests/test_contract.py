@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-import types
 import warnings
 from functools import partial
 from pathlib import Path
@@ -217,29 +216,12 @@ def test_gymnasiums_own_vector_environments(dream: tuple[str, dict], mode: str):
         envs.close()
 
 
-def test_record_video(dream: tuple[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With a stand-in for moviepy, which only writes the file: what is tested is what the wrapper gets from us."""
-    films = []
-
-    class ImageSequenceClip:
-        def __init__(self, frames, fps):
-            films.append((list(frames), fps))
-
-        def write_videofile(self, path, **_):
-            Path(path).touch()
-
-        def close(self):
-            pass
-
-    names = ("moviepy", "moviepy.video", "moviepy.video.io", "moviepy.video.io.ImageSequenceClip")
-    for name in names:
-        module = types.ModuleType(name)
-        module.__path__ = []
-        monkeypatch.setitem(sys.modules, name, module)
-    sys.modules[names[-1]].ImageSequenceClip = ImageSequenceClip
+def test_record_video(dream: tuple[str, dict], tmp_path: Path):
+    pytest.importorskip("moviepy")
+    av = pytest.importorskip("av")
     env_id, arguments = dream
     env = RecordVideo(
-        gym.make(env_id, render_mode="rgb_array", max_episode_steps=6, **arguments), str(tmp_path / "films")
+        gym.make(env_id, render_mode="rgb_array", max_episode_steps=6, **arguments), str(tmp_path), disable_logger=True
     )
     observations = [env.reset(seed=0)[0]]
     ended = False
@@ -248,11 +230,16 @@ def test_record_video(dream: tuple[str, dict], tmp_path: Path, monkeypatch: pyte
         observations.append(observation)
         ended = terminated or truncated
     env.close()
-    assert len(films) == 1
-    frames, fps = films[0]
-    assert fps == env.metadata["render_fps"]
-    assert all(np.array_equal(a, b) for a, b in zip(frames, observations, strict=True))
-    assert list(tmp_path.glob("films/*.mp4"))
+    (film,) = tmp_path.glob("*.mp4")
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate) == env.metadata["render_fps"]
+        films = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
+    # moviepy drops some film's last frame, and the codec keeps brightness better than colour.
+    assert len(observations) - len(films) in (0, 1)
+    for filmed, observation in zip(films, observations, strict=False):
+        brightness = observation @ np.array([0.299, 0.587, 0.114])
+        assert np.corrcoef(filmed.ravel(), brightness.ravel())[0, 1] > 0.8
 
 
 def test_play(dream: tuple[str, dict], monkeypatch: pytest.MonkeyPatch):
