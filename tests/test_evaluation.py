@@ -1,14 +1,19 @@
 """Evaluation: hand-computed figures, and worlds that must be called what they are."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 
+from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.closed_loop import SERVE_WITHIN, Play, describe
-from neuralsim.evaluation.intervals import psnr, share
-from neuralsim.evaluation.open_loop import draw_clips, idle_actions, open_loop, shuffle_actions
+from neuralsim.evaluation.controllability import controllability
+from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, read_clips
+from neuralsim.evaluation.image_quality import psnr
+from neuralsim.evaluation.intervals import mean, ratio, share
+from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, open_loop, wrong_actions
 from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find
 from neuralsim.evaluation.run import write_card
 
@@ -44,9 +49,13 @@ def test_interval_of_a_sure_thing_is_a_point():
     assert (result["low"], result["value"], result["high"]) == (1.0, 1.0, 1.0)
 
 
-def test_psnr_by_hand():
-    black, grey = np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 51, np.uint8)
-    assert psnr(grey, black)[0] == pytest.approx(-10 * math.log10(0.04), abs=1e-4)
+def test_means_and_ratios_with_their_intervals():
+    assert mean(np.array([1.0, 3.0]))["value"] == 2
+    assert mean(np.full(9, 4.0)) == {"value": 4.0, "low": 4.0, "high": 4.0, "n": 9}
+    assert math.isnan(mean(np.array([]))["value"])
+    result = ratio(np.array([1.0, 5.0]), np.array([1.0, 2.0]))
+    assert result["value"] == 2  # 6 / 3, not the mean of 1 and 2.5
+    assert result["low"] <= 2 <= result["high"]
 
 
 def test_absent_things_are_infinitely_far():
@@ -96,27 +105,34 @@ def recording(tmp_path_factory):
     from neuralsim.envs.recording import RecordConfig, record
 
     out = tmp_path_factory.mktemp("evaluation") / "data"
-    return record(RecordConfig(env_id="ALE/Pong-v5", out=out, steps=150, policy=("random",), quiet=True))
+    config = RecordConfig(
+        env_id="ALE/Pong-v5", out=out, steps=150, max_episode_steps=75, policy=("random",), quiet=True
+    )
+    return record(config)
 
 
 def test_clips_are_cut_where_they_say(recording):
-    clips = draw_clips(recording, 3, context=5, horizon=4)
-    assert clips.frames.shape == (3, 9, 64, 64, 3)
-    assert clips.actions.shape == (3, 8)
-    whole = recording.frames(0, 0, 151)
-    begin = next(t for t in range(143) if np.array_equal(whole[t : t + 9], clips.frames[0]))
-    assert np.array_equal(recording.actions(0)[begin : begin + 8], clips.actions[0])
+    cuts = choose_cuts(recording, 3, 9)
+    assert all(0 <= cut.begin <= 75 + 1 - 9 for cut in cuts)
+    clips = read_clips(recording, [Cut(1, 20)], context=5, horizon=4)
+    assert np.array_equal(clips.frames[0], recording.frames(1, 20, 29))
+    assert np.array_equal(clips.future[0], recording.frames(1, 25, 29))
+    assert np.array_equal(clips.actions[0].argmax(-1), recording.actions(1)[20:28])
+    assert np.array_equal(clips.rewards[0], recording.rewards(1)[20:28])
 
 
 def test_baselines_change_only_what_follows_the_context(recording):  # check 20
     from conftest import build_tiny_world
 
-    clips = draw_clips(recording, 3, context=5, horizon=4)
-    shuffled, idle = shuffle_actions(clips), idle_actions(clips, build_tiny_world())
-    for changed in (shuffled, idle):
-        assert np.array_equal(changed[:, :4], clips.actions[:, :4])
-    assert np.array_equal(shuffled[:, 4:], clips.actions[[1, 2, 0], 4:])
-    assert not idle[:, 4:].any()
+    world = build_tiny_world(frame_size=(64, 64))
+    clips, others = (read_clips(recording, [Cut(0, i), Cut(1, i)], context=5, horizon=4) for i in (0, 30))
+    changed = wrong_actions(world, clips, others, seed=0)
+    for actions in changed.values():
+        assert np.array_equal(actions[:, :4], clips.actions[:, :4])
+        assert (actions[:, 4:].sum(-1) == 1).all()  # one-hot
+    assert np.array_equal(changed["shuffled"][:, 4:], others.actions[:, 4:])
+    assert (changed["noop"][:, 4:].argmax(-1) == 0).all()
+    assert not np.array_equal(changed["random"][:, 4:], clips.actions[:, 4:])
 
 
 def test_a_card_is_json_also_where_nothing_was_measured(tmp_path):
@@ -126,30 +142,93 @@ def test_a_card_is_json_also_where_nothing_was_measured(tmp_path):
     assert json.loads(text) == {"served_again": None, "rows": [{"value": 1.5}]}
 
 
-def test_a_world_that_copies_is_called_a_copy(recording):
-    """An untrained dynamics repeats the last frame: its figures are those of copying what the tokenizer shows."""
+def copying_world():
+    """An untrained dynamics repeats the last frame, whatever the action."""
     from conftest import build_tiny_world
 
     world = build_tiny_world(frame_size=(64, 64))
     world.dynamics.denoiser.conv_out.weight.data.zero_()
     world.dynamics.config.dream_noise = 0.0
-    table = open_loop(world, recording, PROBES["pong"], clips=4, horizons=(1, 3), steps=2)
-    first = draw_clips(recording, 4, world.dynamics.context_length, 3, seed=11)
-    last = first.frames[:, world.dynamics.context_length - 1]
-    shown = world.decode(world.encode(last[:, None])[:, 0]).numpy()
-    expected = psnr(shown, first.frames[:, world.dynamics.context_length + 2]).mean()
-    assert table["3"]["psnr"]["dream"] == pytest.approx(float(expected), abs=0.01)
+    return world
+
+
+def test_a_world_that_copies_is_called_a_copy(recording):
+    """Its figures are those of copying what the tokenizer shows."""
+    world = copying_world()
+    context = world.dynamics.context_length
+    measured = open_loop(world, recording, PROBES["pong"], clips=4, horizons=(1, 3), steps=2, batch=3)
+    clips = read_clips(recording, choose_cuts(recording, 4, context + 3, seed=11), context, 3)
+    shown = world.decode(world.encode(clips.frames[:, context - 1 : context])[:, 0]).numpy()
+    expected = psnr(shown, clips.future[:, 2])
+    assert measured.values["psnr/dream"][:, 1] == pytest.approx(expected, abs=0.01)
+    assert by_horizon(measured)["3"]["psnr"]["dream"]["value"] == pytest.approx(float(expected.mean()), abs=0.01)
+
+
+def test_a_world_that_is_blind_to_actions_is_called_blind(recording):
+    measured = open_loop(copying_world(), recording, None, clips=4, horizons=(1, 4), steps=2)
+    figures = controllability(measured)
+    assert figures["delta_psnr"]["value"] == 0
+    assert all(cell["value"] == 1 for row in figures["error_ratio"].values() for cell in row.values())
+
+
+def test_controllability_by_hand():
+    decibels = {"dream": [30.0, 20.0], "random": [20.0, 10.0], "shuffled": [20.0, 20.0], "noop": [30.0, 20.0]}
+    measured = OpenLoop((4,), ("psnr",), (), {f"psnr/{name}": np.array(v)[:, None] for name, v in decibels.items()})
+    figures = controllability(measured)
+    assert figures["delta_psnr"]["value"] == 10
+    assert figures["error_ratio"]["random"]["4"]["value"] == pytest.approx(10)
+    # Errors 0.01 + 0.01 over 0.001 + 0.01.
+    assert figures["error_ratio"]["shuffled"]["4"]["value"] == pytest.approx(0.02 / 0.011)
+    assert figures["error_ratio"]["noop"]["4"]["value"] == pytest.approx(1)
+
+
+def test_observers_see_the_beginnings_of_dreams(recording):
+    seen = []
+
+    class Watcher:
+        def see(self, dreamed, clips):
+            seen.append((dreamed, clips))
+
+    world = copying_world()
+    open_loop(world, recording, None, clips=3, horizons=(1, 5), steps=1, observers=(Watcher(),), film=4, batch=2)
+    assert [len(dreamed) for dreamed, _ in seen] == [2, 1]
+    assert seen[0][0].shape == (2, 4, 64, 64, 3)
+    assert (seen[0][0][:, 0] == seen[0][0][:, 3]).all()  # this world stands still
 
 
 def test_recordings_of_another_game_are_refused(recording):
     from conftest import build_tiny_world
 
-    from neuralsim.evaluation.run import check_same_game
-
     with pytest.raises(ValueError, match="env_id ALE/Pong-v5, but the world has Tiny-v0"):
-        check_same_game(build_tiny_world(frame_size=(64, 64)), recording)
+        check_held_out(build_tiny_world(frame_size=(64, 64)), recording, 10)
 
 
-def test_clips_longer_than_the_episodes_are_explained(recording):
-    with pytest.raises(ValueError, match="the longest of 1 episodes"):
-        draw_clips(recording, 1, context=100, horizon=100)
+@pytest.fixture
+def pong_world(recording):
+    """A tiny world that says it was made from other recordings of the same game."""
+    world = copying_world()
+    info = recording.info
+    world.config = dataclasses.replace(
+        world.config,
+        env_id=info.env_id,
+        action_space=info.action_space,
+        preprocessing=info.preprocessing,
+        trained_on={"recordings": {"content": ["0123456789abcdef"]}},
+    )
+    return world
+
+
+def test_recordings_that_the_world_was_trained_on_are_refused(recording, pong_world):
+    check_held_out(pong_world, recording, 20)
+    pong_world.config.trained_on["recordings"]["content"].append(recording.short_hash(1))
+    with pytest.raises(ValueError, match=r"trained on 1 of the 2 episodes .* other seeds"):
+        check_held_out(pong_world, recording, 20)
+
+
+def test_too_few_or_too_short_recordings_are_explained(recording, pong_world, tmp_path):
+    with pytest.raises(ValueError, match="has 75 steps, but clips need 99"):
+        check_held_out(pong_world, recording, 100)
+    single = EpisodeStore.create(tmp_path / "single", recording.info)
+    single.add(recording.read(0))
+    with pytest.raises(ValueError, match="has 1 episode; at least 2 are needed"):
+        check_held_out(pong_world, single, 20)

@@ -29,7 +29,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("pipeline")
     game = ["ALE/Pong-v5", "--env-kwargs", '{"repeat_action_probability": 0.0}', "--policy", "pong-mix"]
     run("record", *game, "--steps", 260, "--max-episode-steps", 130, "--out", home / "data", "--quiet")
-    run("record", *game, "--steps", 120, "--seed", 99, "--out", home / "held", "--quiet")
+    run("record", *game, "--steps", 120, "--max-episode-steps", 60, "--seed", 99, "--out", home / "held", "--quiet")
     data = ["--data", home / "data", "--held-out", home / "held"]
     run("train", "tokenizer", *data, "--out", home / "tokenizer", *SMALL_TOKENIZER, *ON_CPU)
     run("train", "dynamics", "--preset", "pong", *data, "--tokenizer", home / "tokenizer",
@@ -38,7 +38,7 @@ def home(tmp_path_factory):
         "--out", home / "world", "--beginnings", 2, "--middles", 2)  # fmt: skip
     packed = (home / "world" / "world.safetensors").read_bytes()
     run("evaluate", home / "world", "--data", home / "held", "--out", home / "report", "--clips", 3, "--lanes", 2,
-        "--steps", 12, "--save")  # fmt: skip
+        "--steps", 12, "--horizon", 20, "--save")  # fmt: skip
     assert (home / "world" / "world.safetensors").read_bytes() == packed  # --save adds the card and nothing else
     return home
 

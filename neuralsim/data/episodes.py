@@ -157,6 +157,10 @@ class EpisodeStore:
                 self._metas[episode_id] = json.loads(archive.read("zarr.json"))["attributes"]
         return self._metas[episode_id]
 
+    def short_hash(self, episode_id: int) -> str:
+        """The first 16 digits of an episode's content hash: enough to tell recordings apart."""
+        return str(self.meta(episode_id)["content_hash"])[:16]
+
     def length(self, episode_id: int) -> int:
         """Number of actions T of an episode."""
         return int(self.meta(episode_id)["length"])

@@ -19,6 +19,7 @@ def render_card(card: dict[str, Any]) -> str:
     lines += _origin(card)
     lines += _tokenizer(card["tokenizer"])
     lines += _open_loop(card)
+    lines += _controllability(card["controllability"])
     lines += _events(card["events"])
     if "closed_loop" in card:
         lines += _closed_loop(card)
@@ -32,6 +33,7 @@ def render_card(card: dict[str, Any]) -> str:
         + ".",
         "",
     ]
+    lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in card["not_measured"].items()), ""]
     return "\n".join(lines)
 
 
@@ -83,23 +85,39 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
     lines = [
         "## Open loop",
         "",
-        f"{card['clips']} held-out clips, recorded actions; share of the frames that hold the "
-        "thing in which it is within its tolerance, with 95 % intervals over clips.",
+        f"{card['clips']} held-out clips, recorded actions, by steps into the dream. For things: the share of the "
+        "frames that hold one in which it is within its tolerance. With 95 % intervals over clips.",
         "",
         "| horizon | " + " | ".join(horizons) + " |",
         "|---" * (len(horizons) + 1) + "|",
     ]
-    for source in SOURCES:
-        lines.append(
-            f"| PSNR {_LABEL[source]} | " + " | ".join(f"{table[h]['psnr'][source]:.1f}" for h in horizons) + " |"
-        )
-    things = [name for name in table[horizons[0]] if name != "psnr" and not name.startswith("false_")]
-    for thing in things:
+    metrics = [name for name in METRICS if name in table[horizons[0]]]
+    things = [name for name in table[horizons[0]] if name not in METRICS and not name.startswith("false_")]
+    for name in (*metrics, *things):
+        label, digits = METRICS.get(name, (name, 2))
         for source in SOURCES:
-            cells = [_interval(table[h][thing][source], brief=source != "dream") for h in horizons]
-            lines.append(f"| {thing} {_LABEL[source]} | " + " | ".join(cells) + " |")
-        cells = [_interval(table[h][f"false_{thing}"], brief=True) for h in horizons]
-        lines.append(f"| {thing} dreamed where there is none | " + " | ".join(cells) + " |")
+            cells = [_interval(table[h][name][source], digits, brief=source != "dream") for h in horizons]
+            lines.append(f"| {label} {_LABEL[source]} | " + " | ".join(cells) + " |")
+        if name in things:
+            cells = [_interval(table[h][f"false_{name}"], 2, brief=True) for h in horizons]
+            lines.append(f"| {name} dreamed where there is none | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _controllability(figures: dict[str, Any]) -> list[str]:
+    lines = ["## Controllability", ""]
+    if "delta_psnr" in figures:
+        lines += [f"Delta_t PSNR (t = 4, random actions): {_interval(figures['delta_psnr'], 2, brief=False)} dB.", ""]
+    horizons = list(next(iter(figures["error_ratio"].values())))
+    lines += [
+        "Squared error with wrong actions over squared error with those taken (1: the dream does not listen).",
+        "",
+        "| horizon | " + " | ".join(horizons) + " |",
+        "|---" * (len(horizons) + 1) + "|",
+    ]
+    for wrong, by_horizon in figures["error_ratio"].items():
+        cells = [_interval(by_horizon[h], 2, brief=False) for h in horizons]
+        lines.append(f"| {_LABEL[wrong]} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -107,11 +125,17 @@ def _events(events: dict[str, Any]) -> list[str]:
     lines = [
         "## Rewards and ends on real transitions",
         "",
-        "| | precision | recall | real events |",
-        "|---|---|---|---|",
+        "| | real events | precision | recall | F1 | F1 within 1 step | within 2 | ECE | ECE where doubtful |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in events.items():
-        lines.append(f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['real']} |")
+        cells = [row["precision"], row["recall"], row["f1"], *(row["lags"][lag]["f1"] for lag in ("1", "2"))]
+        errors = [row[key]["ece"] for key in ("calibration", "doubtful")]
+        lines.append(
+            f"| {name} | {row['real']} | "
+            + " | ".join([*(_fixed(cell, 3) for cell in cells), *(_fixed(error, 4) for error in errors)])
+            + " |"
+        )
     return [*lines, ""]
 
 
@@ -130,20 +154,27 @@ def _closed_loop(card: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
+"""Measures of frames: what the card calls them, and with how many digits."""
 _LABEL = {
     "dream": "dreamed",
     "shuffled": "dreamed with another clip's actions",
+    "random": "dreamed with random actions",
     "noop": "dreamed without actions",
     "copy": "copied from the last frame",
     "tokenizer": "tokenizer's ceiling",
 }
 
 
-def _interval(cell: dict[str, float], brief: bool) -> str:
+def _interval(cell: dict[str, float], digits: int, brief: bool) -> str:
     if math.isnan(cell["value"]):
         return "-"
-    text = f"{cell['value']:.2f}"
-    return text if brief else f"{text} ({cell['low']:.2f}-{cell['high']:.2f})"
+    text = f"{cell['value']:.{digits}f}"
+    return text if brief else f"{text} ({cell['low']:.{digits}f}-{cell['high']:.{digits}f})"
+
+
+def _fixed(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Shares and their uncertainty."""
+"""Shares and means, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -35,7 +35,26 @@ def share(hits: np.ndarray, of: np.ndarray, resamples: int = 1000, seed: int = 0
     }
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB per frame, of uint8 frames ``(..., H, W, 3)``."""
-    squared = (a.astype(np.float32) - b.astype(np.float32)) ** 2
-    return -10 * np.log10(squared.mean((-3, -2, -1)) / 255**2 + 1e-10)
+def mean(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Mean of one number per clip ``(clips,)``, with a 95 % bootstrap interval.
+
+    Returns:
+        ``value``, ``low``, ``high`` and ``n``; NaN without any.
+    """
+    values = np.asarray(values, float)
+    if not len(values):
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+
+
+def ratio(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Sum of ``a`` over sum of ``b``, one positive number each per clip ``(clips,)``, with a 95 % bootstrap interval.
+
+    Returns:
+        ``value``, ``low``, ``high`` and ``n``.
+    """
+    draws = np.random.default_rng(seed).integers(len(a), size=(resamples, len(a)))
+    low, high = np.quantile(a[draws].sum(1) / b[draws].sum(1), [0.025, 0.975])
+    return {"value": float(a.sum() / b.sum()), "low": float(low), "high": float(high), "n": len(a)}

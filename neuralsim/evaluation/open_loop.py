@@ -1,113 +1,86 @@
-"""Open-loop fidelity: dream the recorded actions and compare with what really happened."""
+"""Open-loop fidelity: dream the recorded actions and compare with what really happened.
+
+Everything is measured per clip (:class:`OpenLoop`), so that two worlds can be compared clip by clip, and only then put
+together by horizon (:func:`by_horizon`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from neuralsim.actions import map_actions, slice_actions
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.envs.keyboard import idle_action
-from neuralsim.evaluation.intervals import psnr, share
+from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
+from neuralsim.evaluation.image_quality import psnr
+from neuralsim.evaluation.intervals import mean, share
 from neuralsim.evaluation.probes import Probes, find
 from neuralsim.world import World
 
-SOURCES = ("dream", "shuffled", "noop", "copy", "tokenizer")
-"""What is compared with reality: the dream, the same world with another clip's actions and with no action at all,
-copying the last frame, and the tokenizer's ceiling."""
+WRONG_ACTIONS = ("shuffled", "random", "noop")
+"""Dreams of the same world from the same past, with another clip's actions, with random ones, and with none."""
+SOURCES = ("dream", *WRONG_ACTIONS, "copy", "tokenizer")
+"""What is compared with reality: those, the dream, copying the last frame, and the tokenizer's ceiling."""
+
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Frames ``(N, H, W, 3)`` and real ones to numbers ``(N,)``."""
+
+
+class Observer(Protocol):
+    """Looks at the beginnings of dreams, whole films instead of single frames."""
+
+    def see(self, dreamed: np.ndarray, clips: Clips) -> None:
+        """Takes in films ``(N, film, H, W, 3)`` of a batch of clips."""
+        ...
 
 
 @dataclass
-class Clips:
-    """Held-out pieces of play: context, then what is to be dreamed.
+class OpenLoop:
+    """What was measured on each clip.
 
     Attributes:
-        frames: ``(N, C + H, h, w, 3)`` uint8.
-        actions: Batch ``(N, C + H - 1, ...)``.
-        rewards: ``(N, C + H - 1)``.
-        context: C.
+        horizons: Steps into the dream.
+        metrics: Names of the metrics on frames.
+        things: Names of the probed things.
+        values: ``(clips, horizons)`` each: ``<metric>/<source>``; ``<thing>/<source>``, whether the thing is near its
+            real place; ``<thing>/<source>/seen`` and ``<thing>/truth``, whether it is there at all.
     """
 
-    frames: np.ndarray
-    actions: Any
-    rewards: np.ndarray
-    context: int
+    horizons: tuple[int, ...]
+    metrics: tuple[str, ...]
+    things: tuple[str, ...]
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def draw_clips(store: EpisodeStore, count: int, context: int, horizon: int, seed: int = 0) -> Clips:
-    """Cuts clips from anywhere in held-out episodes.
-
-    Raises:
-        ValueError: If no episode is long enough.
-    """
-    length = context + horizon
-    usable = [i for i in store.ids if store.length(i) + 1 >= length]
-    if not usable:
-        longest = max((store.length(i) for i in store.ids), default=0)
-        raise ValueError(
-            f"clips of {length} frames do not fit: the longest of {len(store)} episodes in {store.path} "
-            f"has {longest} steps"
-        )
-    rng = np.random.default_rng(seed)
-    weights = np.array([store.length(i) + 2 - length for i in usable], float)
-    frames, actions, rewards = [], [], []
-    for episode in rng.choice(usable, size=count, p=weights / weights.sum()).tolist():
-        begin = int(rng.integers(store.length(episode) + 2 - length))
-        frames.append(store.frames(episode, begin, begin + length))
-        cut = slice(begin, begin + length - 1)
-        actions.append(slice_actions(store.actions(episode), cut))
-        rewards.append(store.rewards(episode)[cut])
-    return Clips(np.stack(frames), _stack(actions), np.stack(rewards), context)
-
-
-def _stack(batches: list[Any]) -> Any:
-    if isinstance(batches[0], dict):
-        return {key: _stack([batch[key] for batch in batches]) for key in batches[0]}
-    if isinstance(batches[0], tuple):
-        return tuple(_stack([batch[i] for batch in batches]) for i in range(len(batches[0])))
-    return np.stack(batches)
-
-
-def dream_clips(world: World, clips: Clips, steps: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Dreams the clips' actions after their context; yields (frames ``(N, h, w, 3)``, rewards ``(N,)``) per step."""
-    c, horizon = clips.context, clips.frames.shape[1] - clips.context
+def dream_clips(world: World, clips: Clips, actions: np.ndarray, steps: int, seed: int = 0) -> Iterator[Any]:
+    """Dreams encoded actions ``(N, C + H - 1, A)`` after the clips' context; yields a Prediction per step."""
+    past = clips.context - 1
     state = world.start(
-        clips.frames[:, :c],
-        slice_actions(clips.actions, (slice(None), slice(c - 1))),
+        clips.frames[:, : clips.context],
+        world.actions.decode(clips.actions[:, :past]),
         seed=list(range(seed, seed + len(clips.frames))),
     )
-    for t in range(c - 1, c - 1 + horizon):
-        state, said = world.step(state, slice_actions(clips.actions, (slice(None), t)), steps=steps)
-        yield world.decode(said.latent).cpu().numpy(), said.reward.cpu().numpy()
+    for t in range(past, actions.shape[1]):
+        state, said = world.step(state, world.actions.decode(actions[:, t]), steps=steps)
+        yield said
 
 
-def shuffle_actions(clips: Clips) -> Any:
-    """The clips' actions, but after the context those of the next clip."""
-    kept = clips.context - 1
-    return map_actions(
-        lambda array: np.concatenate([array[:, :kept], np.roll(array, -1, axis=0)[:, kept:]], axis=1), clips.actions
-    )
-
-
-def idle_actions(clips: Clips, world: World) -> Any:
-    """The clips' actions, but after the context hands off."""
-    idle = idle_action(world.action_space, world.config.action_meanings)
-
-    def fill(actions: Any, value: Any) -> Any:
-        if isinstance(actions, dict):
-            return {key: fill(part, value[key]) for key, part in actions.items()}
-        if isinstance(actions, tuple):
-            return tuple(fill(part, value[i]) for i, part in enumerate(actions))
-        changed = actions.copy()
-        changed[:, clips.context - 1 :] = value
-        return changed
-
-    return fill(clips.actions, idle)
+def wrong_actions(world: World, clips: Clips, others: Clips, seed: int) -> dict[str, np.ndarray]:
+    """The clips' actions, but after the context those of other clips, random ones, and hands off."""
+    past = clips.context - 1
+    world.action_space.seed(seed)
+    shape = clips.actions[:, past:].shape[:2]
+    drawn = [world.actions.encode(world.action_space.sample()) for _ in range(shape[0] * shape[1])]
+    idle = world.actions.encode(idle_action(world.action_space, world.config.action_meanings))
+    replacements = {
+        "shuffled": others.actions[:, past:],
+        "random": np.stack(drawn).reshape(*shape, -1),
+        "noop": np.broadcast_to(idle, clips.actions[:, past:].shape),
+    }
+    return {name: np.concatenate([clips.actions[:, :past], new], axis=1) for name, new in replacements.items()}
 
 
 def open_loop(
@@ -117,131 +90,113 @@ def open_loop(
     clips: int,
     horizons: tuple[int, ...],
     steps: int,
+    metrics: dict[str, Metric] | None = None,
+    observers: tuple[Observer, ...] = (),
+    film: int = 0,
     batch: int = 32,
-    progress: Any = None,
-) -> dict[str, Any]:
-    """Fidelity by horizon, beside dreams of wrong actions, copying the last frame and the tokenizer's own ceiling.
+    seed: int = 11,
+    progress: Callable[[], None] | None = None,
+) -> OpenLoop:
+    """Measures fidelity by horizon, beside dreams of wrong actions, copying the last frame and the tokenizer's ceiling.
 
-    A dream that is no better than with another clip's actions, or with none, does not listen to them.
+    A dream that is no better than with other actions does not listen to them.
 
-    Returns:
-        By horizon (as a string): PSNR of each of :data:`SOURCES` in dB, and for every probed thing the share of
-        frames that hold it in reality in which the source has it within its tolerance, with a bootstrap interval
-        over clips; ``false_<thing>``: the share of frames without it in which the dream shows one.
+    Args:
+        world: The world.
+        store: Held-out recordings.
+        probes: What to look for on frames; None for nothing.
+        clips: How many.
+        horizons: At which steps to measure, rising.
+        steps: Sampling steps K.
+        metrics: Measures of two frames by name; by default PSNR.
+        observers: Shown the first ``film`` frames of every dream (of the right actions).
+        film: So many; at most the last horizon.
+        batch: Clips at a time.
+        seed: Draws the clips and the noise of the dreams.
+        progress: Called after each step of a batch.
+
+    Raises:
+        ValueError: If no episode is long enough.
     """
-    rows: dict[str, dict[int, list[np.ndarray]]] = {}
-
-    def note(name: str, horizon: int, values: np.ndarray) -> None:
-        rows.setdefault(name, {}).setdefault(horizon, []).append(values)
-
+    metrics = metrics or {"psnr": psnr}
+    result = OpenLoop(horizons, tuple(metrics), tuple(thing.name for thing in probes.things) if probes else ())
+    columns: dict[str, list[np.ndarray]] = {}
     context = world.dynamics.context_length
-    drawn = draw_clips(store, clips, context, max(horizons), seed=11)
-    wrong = {"shuffled": shuffle_actions(drawn), "noop": idle_actions(drawn, world)}
+    cuts = choose_cuts(store, clips, context + horizons[-1], seed)
     for begin in range(0, clips, batch):
-        part = Clips(
-            drawn.frames[begin : begin + batch],
-            slice_actions(drawn.actions, slice(begin, begin + batch)),
-            drawn.rewards[begin : begin + batch],
-            context,
+        part = read_clips(store, cuts[begin : begin + batch], context, horizons[-1])
+        others = read_clips(
+            store, [cuts[i % clips] for i in range(begin + 1, begin + 1 + len(part.frames))], context, horizons[-1]
         )
-        last = part.frames[:, context - 1]
-        dreams = {"dream": dream_clips(world, part, steps, seed=begin)}
-        for name, actions in wrong.items():
-            other = dataclasses.replace(part, actions=slice_actions(actions, slice(begin, begin + batch)))
-            dreams[name] = dream_clips(world, other, steps, seed=begin)
-        for h in range(1, max(horizons) + 1):
-            dreamed = {name: next(dream)[0] for name, dream in dreams.items()}
+        actions = {"dream": part.actions, **wrong_actions(world, part, others, seed + begin)}
+        dreams = {name: dream_clips(world, part, said, steps, begin) for name, said in actions.items()}
+        filmed: list[np.ndarray] = []
+        rows: dict[str, list[np.ndarray]] = {}
+        for h in range(1, horizons[-1] + 1):
+            latents = {name: next(dream).latent for name, dream in dreams.items()}
+            if h <= film:
+                filmed.append(world.decode(latents["dream"]).cpu().numpy())
+            if h in horizons:
+                frames = {name: world.decode(latent).cpu().numpy() for name, latent in latents.items()}
+                _measure(world, part, h, frames, metrics, probes, rows)
             if progress is not None:
                 progress()
-            if h not in horizons:
-                continue
-            real = part.frames[:, context - 1 + h]
-            ceiling = world.decode(world.encode(real[:, None])[:, 0]).cpu().numpy()
-            for name, frames in (*dreamed.items(), ("copy", last), ("tokenizer", ceiling)):
-                note(f"psnr/{name}", h, psnr(frames, real))
-                if probes is None:
-                    continue
-                truth, seen = find(probes, real), find(probes, frames)
-                for thing in probes.things:
-                    near = seen[thing.name].distance(truth[thing.name]) <= thing.tolerance
-                    note(f"{thing.name}/{name}", h, near)
-                    note(f"{thing.name}/{name}/seen", h, seen[thing.name].present)
-                    if name == "dream":
-                        note(f"{thing.name}/truth", h, truth[thing.name].present)
-    table: dict[str, Any] = {}
-    for h in horizons:
-        row: dict[str, Any] = {name: float(np.concatenate(rows[f"psnr/{name}"][h]).mean()) for name in SOURCES}
-        entry: dict[str, Any] = {"psnr": row}
-        for thing in probes.things if probes else ():
-            truth_present = np.concatenate(rows[f"{thing.name}/truth"][h])[:, None]
-            entry[thing.name] = {
-                name: share(np.concatenate(rows[f"{thing.name}/{name}"][h])[:, None], truth_present) for name in SOURCES
-            }
-            entry[f"false_{thing.name}"] = share(
-                np.concatenate(rows[f"{thing.name}/dream/seen"][h])[:, None], ~truth_present
-            )
-        table[str(h)] = entry
-    return table
-
-
-@torch.inference_mode()
-def teacher_forced_events(world: World, store: EpisodeStore, progress: Any = None) -> dict[str, Any]:
-    """Precision and recall of rewards and ends that the heads read off real transitions, over whole episodes."""
-    from neuralsim.data.latents import encode_frames
-
-    counts = dict.fromkeys(("reward_hit", "reward_said", "reward_real", "end_hit", "end_said", "end_real"), 0)
-    for i in store.ids:
-        latents = encode_frames(world.tokenizer, store.frames(i, 0, store.length(i) + 1)).float().to(world.device)
-        before = world.heads.look_back(latents[None])[0]
-        actions = torch.from_numpy(world.actions.encode(store.actions(i))).to(world.device)
-        rewards, ends = [], []
-        for part in torch.arange(len(actions)).split(512):
-            out = world.heads(before[part], latents[part + 1], actions[part])
-            rewards.append(world.real_reward(out.reward.float()).cpu())
-            ends.append((out.continue_logit < 0).cpu())
-        said, over = torch.cat(rewards).numpy(), torch.cat(ends).numpy()
-        real, ended = store.rewards(i), np.asarray(store.terminated(i), bool)
-        counts["reward_hit"] += int(((said != 0) & (np.abs(said - real) < 1e-3)).sum())
-        counts["reward_said"] += int((said != 0).sum())
-        counts["reward_real"] += int((real != 0).sum())
-        counts["end_hit"] += int((over & ended).sum())
-        counts["end_said"] += int(over.sum())
-        counts["end_real"] += int(ended.sum())
-        if progress is not None:
-            progress()
-    result: dict[str, Any] = {}
-    for kind in ("reward", "end"):
-        hit, said_n, real_n = (counts[f"{kind}_{key}"] for key in ("hit", "said", "real"))
-        result[kind] = {
-            "precision": hit / said_n if said_n else float("nan"),
-            "recall": hit / real_n if real_n else float("nan"),
-            "said": said_n,
-            "real": real_n,
-        }
+        for name, row in rows.items():
+            columns.setdefault(name, []).append(np.stack(row, axis=1))
+        for observer in observers:
+            observer.see(np.stack(filmed, axis=1), part)
+    result.values = {name: np.concatenate(parts) for name, parts in columns.items()}
     return result
 
 
-def tokenizer_fidelity(world: World, store: EpisodeStore, probes: Probes | None, count: int = 3000) -> dict[str, Any]:
-    """What encoding and decoding alone does to real frames: PSNR, and every thing within one pixel."""
-    ids = list(store.ids)
-    per_episode = max(1, count // len(ids))
-    frames = np.concatenate(
-        [store.frames(i, 0, store.length(i) + 1)[np.linspace(0, store.length(i), per_episode).astype(int)] for i in ids]
-    )
-    decoded = np.concatenate(
-        [
-            world.decode(world.encode(part[:, None])[:, 0]).cpu().numpy()
-            for part in np.array_split(frames, max(1, len(frames) // 100))
-        ]
-    )
-    result: dict[str, Any] = {"psnr": float(psnr(decoded, frames).mean()), "frames": len(frames)}
-    if probes is not None:
-        truth, seen = find(probes, frames), find(probes, decoded)
+def _measure(
+    world: World,
+    clips: Clips,
+    horizon: int,
+    frames: dict[str, np.ndarray],
+    metrics: dict[str, Metric],
+    probes: Probes | None,
+    rows: dict[str, list[np.ndarray]],
+) -> None:
+    real = clips.future[:, horizon - 1]
+    frames["copy"] = clips.frames[:, clips.context - 1]
+    frames["tokenizer"] = world.decode(world.encode(real[:, None])[:, 0]).cpu().numpy()
+
+    def note(name: str, values: np.ndarray) -> None:
+        rows.setdefault(name, []).append(values)
+
+    for name, metric in metrics.items():
+        for source, shown in frames.items():
+            note(f"{name}/{source}", metric(shown, real))
+    if probes is None:
+        return
+    truth = find(probes, real)
+    for thing in probes.things:
+        note(f"{thing.name}/truth", truth[thing.name].present)
+    for source, shown in frames.items():
+        seen = find(probes, shown)
         for thing in probes.things:
-            there = truth[thing.name].present
-            near = seen[thing.name].distance(truth[thing.name]) <= 1.0
-            result[thing.name] = float(near[there].mean())
-            result[f"no_ghost_{thing.name}"] = (
-                float((~seen[thing.name].present[~there]).mean()) if (~there).any() else None
-            )
-    return result
+            note(f"{thing.name}/{source}", seen[thing.name].distance(truth[thing.name]) <= thing.tolerance)
+            note(f"{thing.name}/{source}/seen", seen[thing.name].present)
+
+
+def by_horizon(measured: OpenLoop) -> dict[str, Any]:
+    """Clips put together.
+
+    Returns:
+        By horizon (as a string): each metric by source, and for every probed thing the share of frames that hold it in
+        reality in which the source has it within its tolerance; ``false_<thing>``: the share of frames without it in
+        which the dream shows one. Each with a 95 % bootstrap interval over clips.
+    """
+    table: dict[str, Any] = {}
+    for column, horizon in enumerate(measured.horizons):
+        values = {name: rows[:, column] for name, rows in measured.values.items()}
+        entry: dict[str, Any] = {
+            metric: {source: mean(values[f"{metric}/{source}"]) for source in SOURCES} for metric in measured.metrics
+        }
+        for thing in measured.things:
+            there = values[f"{thing}/truth"]
+            entry[thing] = {source: share(values[f"{thing}/{source}"], there) for source in SOURCES}
+            entry[f"false_{thing}"] = share(values[f"{thing}/dream/seen"], ~there)
+        table[str(horizon)] = entry
+    return table

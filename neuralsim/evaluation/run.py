@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import platform
@@ -19,13 +20,19 @@ from neuralsim.data.episodes import EpisodeStore, write_atomically
 from neuralsim.envs.real import make_real
 from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
-from neuralsim.evaluation.open_loop import draw_clips, dream_clips, open_loop, teacher_forced_events, tokenizer_fidelity
+from neuralsim.evaluation.controllability import controllability
+from neuralsim.evaluation.events import teacher_forced_events
+from neuralsim.evaluation.held_out import check_held_out, choose_cuts, read_clips
+from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
+from neuralsim.evaluation.open_loop import Metric, by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.probes import PROBES
+from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 from neuralsim.pictures import enlarge, strip, write_picture
 from neuralsim.world import World
 from neuralsim.world_files import CARD, CARD_TEXT
 
-HORIZONS = (1, 2, 3, 5, 10, 20, 40)
+HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
+"""Steps into the dream at which it is compared with reality."""
 
 
 @dataclass
@@ -45,6 +52,10 @@ class EvaluateConfig:
     """Folder for card.json, card.md and dream_beside_real.png."""
     clips: int = 200
     """Clips for the open loop."""
+    horizon: int = 128
+    """Last step into the dream at which it is compared with reality."""
+    lpips: Path | None = None
+    """torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), to measure LPIPS as well."""
     sampling_steps: int = 4
     """Sampling steps K."""
     lanes: int = 12
@@ -65,9 +76,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     world = World.load(config.world)
     store = EpisodeStore.open(config.data)
-    check_same_game(world, store)
+    horizons = tuple(h for h in HORIZONS if h <= config.horizon)
+    if not horizons:
+        raise ValueError(f"horizon is {config.horizon}; it must be at least 1")
+    check_held_out(world, store, world.dynamics.context_length + horizons[-1])
     probes = PROBES[world.config.probes] if world.config.probes else None
     world.check_steps(config.sampling_steps)
+    metrics, not_measured = choose_metrics(config)
     closed = probes is not None and config.lanes > 0
     if closed:  # complain now rather than after the open loop
         make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
@@ -82,22 +97,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "lanes": config.lanes,
         "steps": config.steps,
         "skill": config.skill,
+        "not_measured": not_measured,
         "parameters": {
             part: sum(p.numel() for p in getattr(world, part).parameters())
             for part in ("tokenizer", "dynamics", "heads")
         },
     }
     batches = -(-config.clips // 32)
-    total = 1 + len(store) + batches * max(HORIZONS) + (config.steps + config.lanes if closed else 0)
+    total = 1 + len(store) + batches * horizons[-1] + (config.steps + config.lanes if closed else 0)
     with Progress() as progress:
         task = progress.add_task("evaluating", total=total)
         tick = lambda: progress.advance(task)  # noqa: E731
         card["tokenizer"] = tokenizer_fidelity(world, store, probes)
         tick()
         card["events"] = teacher_forced_events(world, store, tick)
-        card["open_loop"] = open_loop(
-            world, store, probes, config.clips, HORIZONS, config.sampling_steps, progress=tick
+        measured = open_loop(
+            world, store, probes, config.clips, horizons, config.sampling_steps, metrics, progress=tick
         )
+        card["open_loop"] = by_horizon(measured)
+        card["controllability"] = controllability(measured)
         if closed:
             assert probes is not None
             dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
@@ -132,30 +150,31 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def choose_metrics(config: EvaluateConfig) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics on frames that can be measured, and for the others why they cannot."""
+    metrics: dict[str, Metric] = {"psnr": psnr}
+    missing: dict[str, str] = {}
+    if importlib.util.find_spec("torchmetrics") is None:
+        missing["SSIM"] = 'pip install "neuralsim-gym[evaluation]"'
+    else:
+        metrics["ssim"] = ssim
+    if config.lpips is None:
+        missing["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
+    else:
+        metrics["lpips"] = Lpips(config.lpips)
+    return metrics, missing
+
+
 def beside_real(world: World, store: EpisodeStore, steps: int, horizon: int = 56, seed: int = 3) -> np.ndarray:
     """A picture ``(H, W, 3)``: real frames over dreamed ones, twice, from the same context and actions."""
-    clips = draw_clips(store, 2, world.dynamics.context_length, horizon, seed)
-    dreamed = np.stack([frames for frames, _ in dream_clips(world, clips, steps)], axis=1)
+    context = world.dynamics.context_length
+    horizon = min(horizon, max(store.length(i) for i in store.ids) + 1 - context)
+    clips = read_clips(store, choose_cuts(store, 2, context + horizon, seed), context, horizon)
+    dreamed = [world.decode(said.latent).cpu().numpy() for said in dream_clips(world, clips, clips.actions, steps)]
     rows = []
-    for real, dream in zip(clips.frames[:, clips.context :], dreamed, strict=True):
+    for real, dream in zip(clips.future, np.stack(dreamed, axis=1), strict=True):
         rows += [strip(enlarge(film, 2), 8) for film in (real, dream)]
     return np.concatenate(rows)
-
-
-def check_same_game(world: World, store: EpisodeStore) -> None:
-    """Raises ValueError unless the recordings are of the world's game, frame size and actions."""
-    pairs = (
-        ("env_id", world.config.env_id, store.info.env_id),
-        ("frame shape", tuple(world.config.frame_shape), tuple(store.info.frame_shape)),
-        ("action space", world.config.action_space, store.info.action_space),
-        ("preprocessing", world.config.preprocessing, store.info.preprocessing),
-    )
-    for name, of_world, of_data in pairs:
-        if of_world != of_data:
-            raise ValueError(
-                f"{store.path} has {name} {of_data}, but the world has {of_world}: "
-                "evaluate on recordings of the same environment and preprocessing"
-            )
 
 
 def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:

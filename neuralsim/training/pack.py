@@ -135,7 +135,12 @@ def _reward_range(store: EpisodeStore) -> tuple[float, float]:
 
 def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "recordings": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
+        "recordings": {
+            "episodes": len(store),
+            "steps": store.total_steps,
+            "command": store.info.command,
+            "content": [store.short_hash(i) for i in store.ids],  # evaluation refuses recordings trained on
+        },
         "dynamics": {key: description.get(key) for key in HOW_TRAINED},
     }
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):

@@ -1,0 +1,117 @@
+"""How alike frames look, and how alike sets of features are: hand-computed cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from neuralsim.evaluation.frechet import FVD_FRAMES, VideoFeatures, frechet_distance
+from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+
+
+def test_psnr_by_hand():
+    black, grey = np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 51, np.uint8)
+    assert psnr(grey, black)[0] == pytest.approx(-10 * math.log10(0.04), abs=1e-4)
+
+
+def test_ssim_by_hand():
+    pytest.importorskip("torchmetrics")
+    a = noise(3, 32, 32, 3)
+    assert np.allclose(ssim(a, a), 1)
+    assert (ssim(a, a[::-1].copy())[[0, 2]] < 0.1).all()
+    dark, light = np.full((1, 32, 32, 3), 50, np.uint8), np.full((1, 32, 32, 3), 100, np.uint8)
+    # Without variance only the term of the means is left.
+    x, y, c = 50 / 255, 100 / 255, 0.01**2
+    assert ssim(dark, light)[0] == pytest.approx((2 * x * y + c) / (x * x + y * y + c), abs=1e-3)
+
+
+def test_frechet_distance_by_hand():
+    pytest.importorskip("scipy")
+    a = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(a, a + [3, 4]) == pytest.approx(25)
+    # Gaussians of one mean and covariances s^2 I and (2 s)^2 I: d (2 s - s)^2, with s^2 = 2/3.
+    assert frechet_distance(a, 2 * a) == pytest.approx(2 * 2 / 3)
+    with pytest.raises(ValueError, match=r"shapes \(1, 2\)"):
+        frechet_distance(a[:1], a)
+
+
+@pytest.fixture(scope="module")
+def alexnet(tmp_path_factory):
+    """A file like torchvision's, with random weights."""
+    pytest.importorskip("torchmetrics")
+    torch.manual_seed(0)
+    weights = {}
+    for index, (i, o, k, _, _) in zip(Lpips.indices, Lpips.layers, strict=True):
+        convolution = nn.Conv2d(i, o, k)
+        weights |= {f"features.{index}.{name}": value.detach() for name, value in convolution.named_parameters()}
+    path = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
+    torch.save(weights, path)
+    return path
+
+
+def test_lpips_is_a_distance(alexnet):
+    lpips = Lpips(alexnet)
+    a, b = noise(2, 64, 64, 3), noise(2, 64, 64, 3, seed=1)
+    assert np.allclose(lpips(a, a), 0)
+    assert (lpips(a, b) > 0).all()
+    assert np.allclose(lpips(a, b), lpips(b, a))
+    near = np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8)
+    assert (lpips(a, near) < lpips(a, b)).all()
+
+
+def test_lpips_by_hand(alexnet):
+    """The first layer, computed the long way; the weights of the others are put to 0."""
+    lpips = Lpips(alexnet)
+    lpips.linear = [w if i == 0 else 0 * w for i, w in enumerate(lpips.linear)]
+    a, b = noise(1, 32, 32, 3), noise(1, 32, 32, 3, seed=1)
+
+    def first_layer(frame):
+        planes = torch.from_numpy(frame).double().permute(2, 0, 1) / 127.5 - 1
+        for plane, mean, deviation in zip(planes, (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450), strict=True):
+            plane.sub_(mean).div_(deviation)
+        convolution = lpips.convolutions[0]
+        x = torch.conv2d(planes[None], convolution.weight.double(), convolution.bias.double(), 4, 2).relu()[0]
+        return x / x.norm(dim=0)
+
+    difference = (first_layer(a[0]) - first_layer(b[0])) ** 2
+    expected = (difference * lpips.linear[0].double()[:, None, None]).sum(0).mean()
+    assert lpips(a, b)[0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_other_weights_are_refused(alexnet, tmp_path):
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="does not hold AlexNet's weights"):
+        Lpips(tmp_path / "other.pth")
+    with pytest.raises(FileNotFoundError, match="alexnet-owt"):
+        Lpips(tmp_path / "none.pth")
+
+
+class Brightness(nn.Module):
+    """Stands for I3D: one feature per channel, the mean over frames and pixels."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        assert x.shape[1:] == (3, 16, 224, 224)
+        assert not rescale
+        assert not resize
+        assert return_features
+        return x.mean((2, 3, 4))
+
+
+def test_video_features(tmp_path):
+    torch.jit.script(Brightness()).save(str(tmp_path / "i3d.pt"))
+    features = VideoFeatures(tmp_path / "i3d.pt")
+    clips = np.stack([np.full((FVD_FRAMES + 2, 8, 8, 3), value, np.uint8) for value in (0, 255)])
+    clips[:, FVD_FRAMES:] = 7  # not looked at
+    assert np.allclose(features(clips), [[-1] * 3, [1] * 3], atol=1e-3)
+    with pytest.raises(ValueError, match="clips have 4 frames"):
+        features(clips[:, :4])
+    (tmp_path / "broken.pt").write_bytes(b"no network")
+    with pytest.raises(ValueError, match="no TorchScript file"):
+        VideoFeatures(tmp_path / "broken.pt")
