@@ -248,6 +248,24 @@ class ActionCodec:
             values = values.round()
         return np.clip(values, low, high).astype(self.space.dtype)
 
+    def blocks(self) -> list[tuple[int, int, str]]:
+        """What the numbers of an encoded action are: begin, size and kind of each block, in order.
+
+        Kinds: ``"choice"``, a one-hot block; ``"binary"``, independent 0 or 1; ``"continuous"``, -1 to 1.
+        """
+        if self.parts:
+            blocks, begin = [], 0
+            for _, codec in self.parts:
+                blocks += [(begin + offset, size, kind) for offset, size, kind in codec.blocks()]
+                begin += codec.size
+            return blocks
+        if isinstance(self.space, spaces.Discrete):
+            return [(0, self.size, "choice")]
+        if isinstance(self.space, spaces.MultiDiscrete):
+            sizes = self.space.nvec.ravel().tolist()
+            return [(sum(sizes[:i]), size, "choice") for i, size in enumerate(sizes)]
+        return [(0, self.size, "binary" if isinstance(self.space, spaces.MultiBinary) else "continuous")]
+
     def _one_hot(self, values: np.ndarray, n: int, start: int) -> np.ndarray:
         if values.dtype.kind not in "iu" and values.size:
             raise ValueError(f"actions of {self.space} are integers, got {values.dtype} {values.tolist()}")

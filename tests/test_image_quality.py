@@ -1,5 +1,6 @@
 """How alike frames look, and how alike sets of features are: hand-computed cases."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from neuralsim.evaluation.frechet import FVD_FRAMES, VideoFeatures, frechet_distance
+from neuralsim.evaluation.frechet import FVD_FRAMES, Moments, VideoDistance, VideoFeatures, frechet_distance
+from neuralsim.evaluation.held_out import Clips
 from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
 
 
@@ -31,15 +33,28 @@ def test_ssim_by_hand():
     assert ssim(dark, light)[0] == pytest.approx((2 * x * y + c) / (x * x + y * y + c), abs=1e-3)
 
 
+def moments(*batches):
+    result = Moments()
+    for batch in batches:
+        result.add(batch)
+    return result
+
+
+def test_moments_in_batches_are_those_of_the_whole():
+    x = np.random.default_rng(0).normal(1000, 0.1, (50, 3))
+    whole = moments(x[:7], x[7:8], x[8:])
+    assert np.allclose(whole.mean, x.mean(0))
+    assert np.allclose(whole.covariance, np.cov(x, rowvar=False), rtol=1e-6)
+
+
 def test_frechet_distance_by_hand():
-    pytest.importorskip("scipy")
     a = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(a, a + [3, 4]) == pytest.approx(25)
+    assert frechet_distance(moments(a), moments(a)) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(moments(a), moments(a + [3, 4])) == pytest.approx(25)
     # Gaussians of one mean and covariances s^2 I and (2 s)^2 I: d (2 s - s)^2, with s^2 = 2/3.
-    assert frechet_distance(a, 2 * a) == pytest.approx(2 * 2 / 3)
-    with pytest.raises(ValueError, match=r"shapes \(1, 2\)"):
-        frechet_distance(a[:1], a)
+    assert frechet_distance(moments(a), moments(2 * a)) == pytest.approx(2 * 2 / 3)
+    with pytest.raises(ValueError, match="there are 1 and 4 samples of 2 and 2 features"):
+        frechet_distance(moments(a[:1]), moments(a))
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +130,18 @@ def test_video_features(tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"no network")
     with pytest.raises(ValueError, match="no TorchScript file"):
         VideoFeatures(tmp_path / "broken.pt")
+
+
+def test_fvd_tells_a_film_from_its_like(tmp_path):
+    torch.jit.script(Brightness()).save(str(tmp_path / "i3d.pt"))
+    colours = np.random.default_rng(0).integers(256, size=(6, 1, 1, 1, 3), dtype=np.uint8)
+    frames = np.broadcast_to(colours, (6, 24, 8, 8, 3))
+    clips = Clips(frames, np.zeros((6, 23, 1)), np.zeros((6, 23)), context=8, cuts=[])
+    same, darker = (VideoDistance(tmp_path / "i3d.pt") for _ in range(2))
+    for begin in (0, 3):  # in batches
+        part = dataclasses.replace(clips, frames=frames[begin : begin + 3])
+        same.see(part.future, part)
+        darker.see(part.future // 2, part)
+    assert same.figures()["dream"] == pytest.approx(0, abs=1e-5)
+    assert same.figures()["clips"] == 6
+    assert darker.figures()["dream"] > 0.1

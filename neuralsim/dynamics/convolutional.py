@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics, State
 from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, shortcut_loss
+from neuralsim.group_norm import GroupNorm
 from neuralsim.running_rms import RunningRMS
 
 
@@ -61,8 +62,7 @@ class ConvolutionalDynamicsConfig:
     self_start: float = 0.45
     """Share of the run that trains on real context only: errors of a model that cannot predict yet teach nothing."""
     self_steps: int = 4
-    """Most sampling steps K of those frames: 1, 2, 4, ... up to it are drawn, one K for each training step. A dream
-    lasts with the K that it was trained on."""
+    """Sampling steps K of those frames; a dream lasts with the K that it was trained on."""
     contradiction: float = 2.0
     """Where a dream has put something that is not there in reality (latents of at least this mean square), the real
     next frame contradicts the dream's own past: it is no target there, nor around what is missing."""
@@ -82,6 +82,9 @@ class ConvolutionalDynamicsConfig:
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
     """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
+    lapses: float = 0.0
+    """Share of training lanes in which something has vanished from the last part of the history: what a dream has lost
+    should come back, which no recording shows."""
 
 
 class FilmBlock(nn.Module):
@@ -89,9 +92,9 @@ class FilmBlock(nn.Module):
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels)
+        self.norm1 = GroupNorm(8, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, channels, affine=False)
+        self.norm2 = GroupNorm(8, channels, affine=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * channels)
         nn.init.zeros_(self.conv2.weight)
@@ -164,7 +167,7 @@ class Denoiser(nn.Module):
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(FilmBlock(width, e) for _ in range(config.denoiser_blocks))
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = GroupNorm(8, width)
         self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
@@ -217,6 +220,8 @@ class ConvolutionalDynamics(Dynamics):
         if config.height % 4 or config.width % 4:
             raise ValueError(f"a latent grid of {config.height}x{config.width} cannot be halved twice")
         check_power_of_two(config.self_steps, "self_steps")
+        if config.self_steps > config.max_steps:
+            raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
         if not 0 <= config.dream_noise <= config.context_noise:
             raise ValueError(
                 f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "
@@ -279,7 +284,7 @@ class ConvolutionalDynamics(Dynamics):
         own_share = self._own_share()
         lead = int(torch.randint(config.lead + 1, ())) if own_share > 0 else 0
         latents, actions = self._cut_history(batch, begin - lead)
-        frames, own_frames = list(latents.unbind(1)), []
+        frames, own_frames = list(self._lapse(latents, begin - lead).unbind(1)), []
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
@@ -290,12 +295,10 @@ class ConvolutionalDynamics(Dynamics):
             features, last = self.features(context, actions[:, t - config.past_actions : t])
             return lambda z, level, size: self.predict(features, last, z, level, size)
 
-        own_steps = 2 ** int(torch.randint(config.self_steps.bit_length(), ()))
-
         @torch.no_grad()
         def dream(t: int, predict: Predict) -> None:
             clean = batch.latents[:, t]
-            own, _ = sample(predict, torch.randn_like(clean), own_steps, self.schedule)
+            own, _ = sample(predict, torch.randn_like(clean), config.self_steps, self.schedule)
             # Before an episode's first frame there is nothing to dream: a clip repeats that frame until then.
             begun = batch.valid[:, t - 1, None, None, None]
             own_frames.append(torch.where(begun, own, clean))
@@ -357,6 +360,31 @@ class ConvolutionalDynamics(Dynamics):
         index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
         known = ~cut[:, None] | (torch.arange(batch.actions.shape[1], device=device) >= keep[:, None])
         return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
+
+    def _lapse(self, latents: Tensor, begin: int) -> Tensor:
+        """Latents ``(B, T, h, w, c)`` in which, in some lanes, a box is empty for the last frames before ``begin``.
+
+        Empty is what is usual: the median at each position over the batch.
+        """
+        if not self.training or not self.config.lapses:
+            return latents
+        lanes, device = len(latents), latents.device
+        usual = latents[:, :: self.config.past_actions].flatten(0, 1).median(0).values
+
+        def between(length: int, least: int) -> Tensor:
+            """``(B, length)`` bool: a random stretch of at least ``least`` in each lane."""
+            size = torch.randint(least, length + 1, (lanes, 1), device=device)
+            first = (torch.rand(lanes, 1, device=device) * (length + 1 - size)).long()
+            at = torch.arange(length, device=device)
+            return (at >= first) & (at < first + size)
+
+        height, width = latents.shape[2:4]
+        box = between(height, height // 4)[:, :, None] & between(width, width // 4)[:, None, :]
+        since = begin - torch.randint(1, self.context_length + 1, (lanes, 1), device=device)
+        at = torch.arange(latents.shape[1], device=device)
+        chosen = torch.rand(lanes, 1, device=device) < self.config.lapses
+        lapsed = (at >= since) & (at < begin) & chosen
+        return torch.where(lapsed[:, :, None, None, None] & box[:, None, :, :, None], usual, latents)
 
     def start(self, latents: Tensor, actions: Tensor) -> State:
         """Keeps the last ``context_length`` frames; a shorter context repeats its first."""

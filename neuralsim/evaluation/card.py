@@ -20,6 +20,7 @@ def render_card(card: dict[str, Any]) -> str:
     lines += _tokenizer(card["tokenizer"])
     lines += _open_loop(card)
     lines += _controllability(card["controllability"])
+    lines += _films(card)
     lines += _events(card["events"])
     if "closed_loop" in card:
         lines += _closed_loop(card)
@@ -119,6 +120,29 @@ def _controllability(figures: dict[str, Any]) -> list[str]:
         cells = [_interval(by_horizon[h], 2, brief=False) for h in horizons]
         lines.append(f"| {_LABEL[wrong]} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _films(card: dict[str, Any]) -> list[str]:
+    reader = card["inverse_dynamics"]
+    lines = ["## Films", ""]
+    if reader["actions"]:
+        distance = ", ".join(f"{name} {value:.3g}" for name, value in reader["distance"].items())
+        lines += [
+            "A network trained on other real recordings reads the actions off the frames: macro F1 "
+            f"{reader['f1_dream']:.3f} on dreamed and {reader['f1_real']:.3f} on real frames of the same "
+            f"{reader['actions']:,} actions (ratio {reader['f1_ratio']:.2f}).",
+            "",
+            f"Frechet distance of its features to those of the real films (not FVD): {distance}. The past is real too: "
+            "what is left there is noise.",
+            "",
+        ]
+    if card["fvd"]:
+        lines += [
+            f"FVD: {card['fvd']['dream']:.1f} (a film that stands still: {card['fvd']['copy']:.1f}), "
+            f"{card['fvd']['clips']} clips of 16 frames.",
+            "",
+        ]
+    return lines
 
 
 def _events(events: dict[str, Any]) -> list[str]:

@@ -31,12 +31,14 @@ class Clips:
         actions: ``(N, C + H - 1, A)`` encoded.
         rewards: ``(N, C + H - 1)``.
         context: C.
+        cuts: Where they come from, N.
     """
 
     frames: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
     context: int
+    cuts: list[Cut]
 
     @property
     def future(self) -> np.ndarray:
@@ -73,7 +75,7 @@ def read_clips(store: EpisodeStore, cuts: list[Cut], context: int, horizon: int)
         frames.append(store.frames(cut.episode, cut.begin, cut.begin + length))
         actions.append(codec.encode(store.actions(cut.episode))[steps])
         rewards.append(store.rewards(cut.episode)[steps])
-    return Clips(np.stack(frames), np.stack(actions), np.stack(rewards), context)
+    return Clips(np.stack(frames), np.stack(actions), np.stack(rewards), context, list(cuts))
 
 
 def check_held_out(world: World, store: EpisodeStore, length: int) -> None:

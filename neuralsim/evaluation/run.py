@@ -22,8 +22,10 @@ from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
 from neuralsim.evaluation.controllability import controllability
 from neuralsim.evaluation.events import teacher_forced_events
+from neuralsim.evaluation.frechet import FVD_FRAMES, VideoDistance
 from neuralsim.evaluation.held_out import check_held_out, choose_cuts, read_clips
 from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
+from neuralsim.evaluation.inverse_dynamics import READER_STEPS, ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.open_loop import Metric, by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.probes import PROBES
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
@@ -33,6 +35,8 @@ from neuralsim.world_files import CARD, CARD_TEXT
 
 HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
 """Steps into the dream at which it is compared with reality."""
+FILM = 32
+"""Frames of a dream that are judged as a film."""
 
 
 @dataclass
@@ -40,8 +44,8 @@ class EvaluateConfig:
     """Measures a world on held-out recordings and writes its card.
 
     Open loop (recorded actions, dream against reality by horizon, beside dreams with wrong actions, copying the last
-    frame and the tokenizer's ceiling), rewards and ends on real transitions, closed loop (a scripted player in the
-    dream and in the real game), and speed.
+    frame and the tokenizer's ceiling), controllability, rewards and ends on real transitions, closed loop (a scripted
+    player in the dream and in the real game), and speed.
     """
 
     world: Annotated[str, tyro.conf.Positional]
@@ -58,6 +62,8 @@ class EvaluateConfig:
     """torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), to measure LPIPS as well."""
     sampling_steps: int = 4
     """Sampling steps K."""
+    i3d: Path | None = None
+    """The I3D network as TorchScript (i3d_torchscript.pt), to measure FVD as well."""
     lanes: int = 12
     """Lanes of the closed loop; 0 leaves it out."""
     steps: int = 500
@@ -104,17 +110,35 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         },
     }
     batches = -(-config.clips // 32)
-    total = 1 + len(store) + batches * horizons[-1] + (config.steps + config.lanes if closed else 0)
+    total = 1 + len(store) + READER_STEPS + batches * horizons[-1] + (config.steps + config.lanes if closed else 0)
     with Progress() as progress:
         task = progress.add_task("evaluating", total=total)
         tick = lambda: progress.advance(task)  # noqa: E731
         card["tokenizer"] = tokenizer_fidelity(world, store, probes)
         tick()
         card["events"] = teacher_forced_events(world, store, tick)
+        half = len(store) // 2
+        reader = ActionReader(
+            train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick),
+            world.actions,
+            store.ids[half:],
+        )
+        video = VideoDistance(config.i3d) if config.i3d else None
         measured = open_loop(
-            world, store, probes, config.clips, horizons, config.sampling_steps, metrics, progress=tick
+            world,
+            store,
+            probes,
+            config.clips,
+            horizons,
+            config.sampling_steps,
+            metrics,
+            observers=(reader, video) if video else (reader,),
+            film=min(FILM, horizons[-1]),
+            progress=tick,
         )
         card["open_loop"] = by_horizon(measured)
+        card["inverse_dynamics"] = reader.figures()
+        card["fvd"] = video.figures() if video else None
         card["controllability"] = controllability(measured)
         if closed:
             assert probes is not None
@@ -162,6 +186,10 @@ def choose_metrics(config: EvaluateConfig) -> tuple[dict[str, Metric], dict[str,
         missing["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
     else:
         metrics["lpips"] = Lpips(config.lpips)
+    if config.i3d is None:
+        missing["FVD"] = "its network was not given (--i3d i3d_torchscript.pt)"
+    elif config.horizon < FVD_FRAMES:
+        raise ValueError(f"FVD looks at {FVD_FRAMES} frames, but horizon is {config.horizon}")
     return metrics, missing
 
 

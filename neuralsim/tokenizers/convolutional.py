@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from neuralsim.group_norm import GroupNorm
 from neuralsim.tokenizers.base import Tokenizer
 
 FOREGROUND_THRESHOLD = 0.04
@@ -63,7 +64,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = GroupNorm(8, channels)
         self.conv1 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         self.conv2 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
 
@@ -98,7 +99,7 @@ class ConvolutionalTokenizer(Tokenizer):
             nn.PixelUnshuffle(p),
             nn.Conv2d(3 * p * p, width, config.encoder_kernel, padding=config.encoder_kernel // 2),
             *[ResidualBlock(width, config.encoder_kernel) for _ in range(config.blocks)],
-            nn.GroupNorm(8, width),
+            GroupNorm(8, width),
             nn.GELU(),
             nn.Conv2d(width, config.latent_channels, 1),
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from neuralsim.actions import slice_actions
 from neuralsim.data.episodes import EpisodeStore
@@ -34,6 +35,11 @@ class PackConfig:
     """Folder of the tokenizer run."""
     dynamics: Path = Path("runs/dynamics")
     """Folder of the dynamics run."""
+    blend: Path | None = None
+    """A run whose dynamics is mixed in, weight by weight: an earlier one of the same training, which kept to real
+    context, sharpens what the model's own context has blurred."""
+    blend_share: float = 0.3
+    """The share of its weights, 0 to 1."""
     out: Path = Path("worlds/pong")
     """The world folder; an existing one is replaced once the new one is whole."""
     beginnings: int = 24
@@ -59,8 +65,10 @@ def pack(config: PackConfig) -> World:
 
     Raises:
         FileNotFoundError: If a part or the data is missing.
-        ValueError: If dynamics and tokenizer do not belong together.
+        ValueError: If dynamics and tokenizer do not belong together, or the dynamics to be blended differ in size.
     """
+    if not 0 <= config.blend_share <= 1:
+        raise ValueError(f"blend_share is {config.blend_share}; it must lie between 0 and 1")
     store = EpisodeStore.open(config.data)
     tokenizer = load_tokenizer(config.tokenizer)
     model, description = load_world_model(config.dynamics)
@@ -69,6 +77,8 @@ def pack(config: PackConfig) -> World:
             f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
             f"{config.tokenizer}: name the one it was trained with"
         )
+    if config.blend is not None:
+        blend(model.dynamics, load_world_model(config.blend)[0].dynamics, config.blend_share)
     info = store.info
     world_config = WorldConfig(
         name=config.name,
@@ -100,6 +110,20 @@ def pack(config: PackConfig) -> World:
         f"dream it: gym.make('Dream-v0', world='{config.out}'), or neuralsim play {config.out}"
     )
     return world
+
+
+def blend(dynamics: nn.Module, other: nn.Module, share: float) -> None:
+    """Moves all weights of ``dynamics`` towards another's: ``(1 - share) * own + share * other``.
+
+    Weights of one training can be averaged, as they lie in one basin (Wortsman et al. 2022, Model soups).
+
+    Raises:
+        ValueError: If their sizes differ.
+    """
+    own, others = dynamics.state_dict(), other.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
+        raise ValueError("dynamics of other sizes cannot be blended")
+    dynamics.load_state_dict({name: torch.lerp(own[name].float(), others[name].float(), share) for name in own})
 
 
 def choose_starts(store: EpisodeStore, length: int, beginnings: int, middles: int, seed: int) -> list[Start]:
@@ -146,5 +170,7 @@ def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, 
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
         if spent := read_spent(folder):
             facts.setdefault(part, {}).update(spent)
+    if config.blend is not None:
+        facts["dynamics"]["blend"] = {"path": str(config.blend), "share": config.blend_share}
     facts["torch"] = torch.__version__
     return facts
