@@ -1,4 +1,4 @@
-"""The command line: ``neuralsim record | data | train | world | evaluate | play | demo``.
+"""The command line: ``neuralsim record | data | train | world | evaluate | compare | play | demo``.
 
 Every command is a config dataclass and a function in the module that does the work; this file only finds them.
 Modules are imported when their command is called, so that ``neuralsim --help`` answers at once.
@@ -59,6 +59,9 @@ COMMANDS: dict[str, Command] = {
         "EvaluateConfig",
         "evaluate",
         "measure a world on held-out recordings and write its card",
+    ),
+    "compare": Command(
+        "neuralsim.evaluation.compare", "CompareConfig", "compare", "put two worlds side by side on the same clips"
     ),
     "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with the keyboard"),
     "demo": Command("neuralsim.envs.demo", "DemoConfig", "demo", "play the bundled Pong, or film a scripted player"),

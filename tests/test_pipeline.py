@@ -111,6 +111,16 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
 
 
+def test_worlds_can_be_compared(home, capsys):
+    run("compare", home / "world", home / "world", "--data", home / "held", "--clips", 3, "--horizons", 1, 5)
+    assert "+0.000 (+0.000 to +0.000)" in capsys.readouterr().out
+
+
+def test_recordings_trained_on_are_refused(home, capsys):
+    assert main(["evaluate", str(home / "world"), "--data", str(home / "data"), "--horizon", "20"]) == 2
+    assert "evaluate on recordings of other seeds" in capsys.readouterr().err
+
+
 def test_parts_that_do_not_belong_together_are_refused(home, capsys):
     run("train", "tokenizer", "--data", home / "data", "--out", home / "other", *SMALL_TOKENIZER, *ON_CPU,
         "--loop.seed", 5)  # fmt: skip

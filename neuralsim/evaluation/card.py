@@ -22,6 +22,7 @@ def render_card(card: dict[str, Any]) -> str:
     lines += _controllability(card["controllability"])
     lines += _films(card)
     lines += _events(card["events"])
+    lines += _returns(card["returns"])
     if "closed_loop" in card:
         lines += _closed_loop(card)
     speed, parameters = card["speed"], card["parameters"]
@@ -160,6 +161,21 @@ def _events(events: dict[str, Any]) -> list[str]:
             + " | ".join([*(_fixed(cell, 3) for cell in cells), *(_fixed(error, 4) for error in errors)])
             + " |"
         )
+    return [*lines, ""]
+
+
+def _returns(table: dict[str, Any]) -> list[str]:
+    if not table:
+        return []
+    lines = [
+        "## Returns of recorded actions",
+        "",
+        "| steps | mean error of the dreamed return | its bias | error of a constant |",
+        "|---|---|---|---|",
+    ]
+    for span, row in table.items():
+        cells = [_interval(row[name], 2, brief=name == "constant") for name in ("error", "bias", "constant")]
+        lines.append(f"| {span} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 

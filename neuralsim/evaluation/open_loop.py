@@ -93,6 +93,7 @@ def open_loop(
     metrics: dict[str, Metric] | None = None,
     observers: tuple[Observer, ...] = (),
     film: int = 0,
+    context: int = 0,
     batch: int = 32,
     seed: int = 11,
     progress: Callable[[], None] | None = None,
@@ -111,6 +112,7 @@ def open_loop(
         metrics: Measures of two frames by name; by default PSNR.
         observers: Shown the first ``film`` frames of every dream (of the right actions).
         film: So many; at most the last horizon.
+        context: Real frames before a dream; by default as many as the dynamics can use.
         batch: Clips at a time.
         seed: Draws the clips and the noise of the dreams.
         progress: Called after each step of a batch.
@@ -121,7 +123,7 @@ def open_loop(
     metrics = metrics or {"psnr": psnr}
     result = OpenLoop(horizons, tuple(metrics), tuple(thing.name for thing in probes.things) if probes else ())
     columns: dict[str, list[np.ndarray]] = {}
-    context = world.dynamics.context_length
+    context = context or world.dynamics.context_length
     cuts = choose_cuts(store, clips, context + horizons[-1], seed)
     for begin in range(0, clips, batch):
         part = read_clips(store, cuts[begin : begin + batch], context, horizons[-1])

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,8 @@ from neuralsim.evaluation.held_out import check_held_out, choose_cuts, read_clip
 from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
 from neuralsim.evaluation.inverse_dynamics import READER_STEPS, ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.open_loop import Metric, by_horizon, dream_clips, open_loop
-from neuralsim.evaluation.probes import PROBES
+from neuralsim.evaluation.probes import PROBES, Probes
+from neuralsim.evaluation.returns import SPANS, return_error
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 from neuralsim.pictures import enlarge, strip, write_picture
 from neuralsim.world import World
@@ -35,6 +37,8 @@ from neuralsim.world_files import CARD, CARD_TEXT
 
 HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
 """Steps into the dream at which it is compared with reality."""
+RETURN_CLIPS = 64
+"""At most so many clips for returns, which are long."""
 FILM = 32
 """Frames of a dream that are judged as a film."""
 
@@ -74,89 +78,163 @@ class EvaluateConfig:
     """Also write the card into the world's folder."""
 
 
+@dataclass
+class Plan:
+    """What is to be measured, checked before anything is: better to complain now than after half an hour."""
+
+    config: EvaluateConfig
+    world: World
+    store: EpisodeStore
+    probes: Probes | None
+    horizons: tuple[int, ...]
+    spans: tuple[int, ...]
+    metrics: dict[str, Metric]
+    video: VideoDistance | None
+    not_measured: dict[str, str]
+
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> Plan:
+        """Reads world and recordings.
+
+        Raises:
+            ValueError: If they do not belong together, or the config makes no sense.
+        """
+        world, store = World.load(config.world), EpisodeStore.open(config.data)
+        horizons = tuple(h for h in HORIZONS if h <= config.horizon)
+        if not horizons:
+            raise ValueError(f"horizon is {config.horizon}; it must be at least 1")
+        if config.clips < 2:
+            raise ValueError(f"clips is {config.clips}; it must be at least 2")
+        check_held_out(world, store, world.dynamics.context_length + horizons[-1])
+        world.check_steps(config.sampling_steps)
+        longest = max(store.length(i) for i in store.ids) + 1 - world.dynamics.context_length
+        plan = cls(
+            config,
+            world,
+            store,
+            PROBES[world.config.probes] if world.config.probes else None,
+            horizons,
+            tuple(span for span in SPANS if span <= longest),
+            {"psnr": psnr},
+            VideoDistance(config.i3d) if config.i3d else None,
+            {},
+        )
+        for span in SPANS[len(plan.spans) :]:
+            plan.not_measured[f"Return over {span} steps"] = "the recordings are too short"
+        plan._choose_metrics()
+        if plan.plays:
+            make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
+        return plan
+
+    def _choose_metrics(self) -> None:
+        if importlib.util.find_spec("torchmetrics") is None:
+            self.not_measured["SSIM"] = 'pip install "neuralsim-gym[evaluation]"'
+        else:
+            self.metrics["ssim"] = ssim
+        if self.config.lpips is None:
+            self.not_measured["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
+        else:
+            self.metrics["lpips"] = Lpips(self.config.lpips)
+        if self.video is None:
+            self.not_measured["FVD"] = "its network was not given (--i3d i3d_torchscript.pt)"
+        elif self.config.horizon < FVD_FRAMES:
+            raise ValueError(f"FVD looks at {FVD_FRAMES} frames, but horizon is {self.config.horizon}")
+
+    @property
+    def plays(self) -> bool:
+        """Whether there is a closed loop: its players need probes to see."""
+        return self.probes is not None and self.config.lanes > 0
+
+    @property
+    def ticks(self) -> int:
+        """How many steps of progress there will be."""
+        clips, config = self.config.clips, self.config
+        returns = -(-min(clips, RETURN_CLIPS) // 32) * max(self.spans, default=0)
+        played = config.steps + config.lanes if self.plays else 0
+        return 1 + len(self.store) + READER_STEPS + -(-clips // 32) * self.horizons[-1] + returns + played
+
+    def facts(self) -> dict[str, Any]:
+        """What the card says of world and measurement beside figures."""
+        config, world, store = self.config, self.world, self.store
+        trained_on = dict(world.config.trained_on)
+        if "recordings" in trained_on:
+            trained_on["recordings"] = {k: v for k, v in trained_on["recordings"].items() if k != "content"}
+        return {
+            "world": world.config.name,
+            "env_id": world.config.env_id,
+            "env_kwargs": world.config.env_kwargs,
+            "sampling_steps": config.sampling_steps,
+            "trained_on": trained_on,
+            "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
+            "clips": config.clips,
+            "lanes": config.lanes,
+            "steps": config.steps,
+            "skill": config.skill,
+            "not_measured": self.not_measured,
+            "parameters": {
+                part: sum(p.numel() for p in getattr(world, part).parameters())
+                for part in ("tokenizer", "dynamics", "heads")
+            },
+        }
+
+
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Measures, writes and prints the card.
 
     Raises:
         ValueError: If recordings and world do not belong together.
     """
-    world = World.load(config.world)
-    store = EpisodeStore.open(config.data)
-    horizons = tuple(h for h in HORIZONS if h <= config.horizon)
-    if not horizons:
-        raise ValueError(f"horizon is {config.horizon}; it must be at least 1")
-    check_held_out(world, store, world.dynamics.context_length + horizons[-1])
-    probes = PROBES[world.config.probes] if world.config.probes else None
-    world.check_steps(config.sampling_steps)
-    metrics, not_measured = choose_metrics(config)
-    closed = probes is not None and config.lanes > 0
-    if closed:  # complain now rather than after the open loop
-        make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
-    card: dict[str, Any] = {
-        "world": world.config.name,
-        "env_id": world.config.env_id,
-        "env_kwargs": world.config.env_kwargs,
-        "sampling_steps": config.sampling_steps,
-        "trained_on": world.config.trained_on,
-        "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
-        "clips": config.clips,
-        "lanes": config.lanes,
-        "steps": config.steps,
-        "skill": config.skill,
-        "not_measured": not_measured,
-        "parameters": {
-            part: sum(p.numel() for p in getattr(world, part).parameters())
-            for part in ("tokenizer", "dynamics", "heads")
-        },
-    }
-    batches = -(-config.clips // 32)
-    total = 1 + len(store) + READER_STEPS + batches * horizons[-1] + (config.steps + config.lanes if closed else 0)
+    plan = Plan.of(config)
     with Progress() as progress:
-        task = progress.add_task("evaluating", total=total)
-        tick = lambda: progress.advance(task)  # noqa: E731
-        card["tokenizer"] = tokenizer_fidelity(world, store, probes)
-        tick()
-        card["events"] = teacher_forced_events(world, store, tick)
-        half = len(store) // 2
-        reader = ActionReader(
-            train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick),
-            world.actions,
-            store.ids[half:],
-        )
-        video = VideoDistance(config.i3d) if config.i3d else None
-        measured = open_loop(
-            world,
-            store,
-            probes,
-            config.clips,
-            horizons,
-            config.sampling_steps,
-            metrics,
-            observers=(reader, video) if video else (reader,),
-            film=min(FILM, horizons[-1]),
-            progress=tick,
-        )
-        card["open_loop"] = by_horizon(measured)
-        card["inverse_dynamics"] = reader.figures()
-        card["fvd"] = video.figures() if video else None
-        card["controllability"] = controllability(measured)
-        if closed:
-            assert probes is not None
-            dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
-            card["closed_loop"] = {
-                "dream": describe(dreamed, probes),
-                "real": describe(play_real(world, config.lanes, config.steps, config.skill, progress=tick), probes),
-            }
-    write_picture(config.out / "dream_beside_real.png", beside_real(world, store, config.sampling_steps))
-    card["speed"] = speed(world, config.sampling_steps)
+        task = progress.add_task("evaluating", total=plan.ticks)
+        card = plan.facts() | measure(plan, lambda: progress.advance(task))
+    write_picture(config.out / "dream_beside_real.png", beside_real(plan.world, plan.store, config.sampling_steps))
+    card["speed"] = speed(plan.world, config.sampling_steps)
     text = render_card(card)
     write_card(config.out, card, text)
     print(text)
     if config.save:
         # Only the card: weights that were loaded in another precision must not be written back.
-        assert world.source is not None
-        write_card(world.source, card, text)
+        assert plan.world.source is not None
+        write_card(plan.world.source, card, text)
     return card
+
+
+def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
+    """All figures but speed."""
+    world, store, probes, config = plan.world, plan.store, plan.probes, plan.config
+    figures: dict[str, Any] = {"tokenizer": tokenizer_fidelity(world, store, probes)}
+    tick()
+    figures["events"] = teacher_forced_events(world, store, tick)
+    half = len(store) // 2
+    model = train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick)
+    reader = ActionReader(model, world.actions, store.ids[half:])
+    measured = open_loop(
+        world,
+        store,
+        probes,
+        config.clips,
+        plan.horizons,
+        config.sampling_steps,
+        plan.metrics,
+        observers=(reader, plan.video) if plan.video else (reader,),
+        film=min(FILM, plan.horizons[-1]),
+        progress=tick,
+    )
+    figures["open_loop"] = by_horizon(measured)
+    figures["controllability"] = controllability(measured)
+    figures["inverse_dynamics"] = reader.figures()
+    figures["fvd"] = plan.video.figures() if plan.video else None
+    figures["returns"] = {}
+    if plan.spans:
+        clips = min(config.clips, RETURN_CLIPS)
+        figures["returns"] = return_error(world, store, clips, plan.spans, config.sampling_steps, progress=tick)
+    if plan.plays:
+        assert probes is not None
+        dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
+        real = play_real(world, config.lanes, config.steps, config.skill, progress=tick)
+        figures["closed_loop"] = {"dream": describe(dreamed, probes), "real": describe(real, probes)}
+    return figures
 
 
 def write_card(folder: Path, card: dict[str, Any], text: str) -> None:
@@ -172,25 +250,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def choose_metrics(config: EvaluateConfig) -> tuple[dict[str, Metric], dict[str, str]]:
-    """The metrics on frames that can be measured, and for the others why they cannot."""
-    metrics: dict[str, Metric] = {"psnr": psnr}
-    missing: dict[str, str] = {}
-    if importlib.util.find_spec("torchmetrics") is None:
-        missing["SSIM"] = 'pip install "neuralsim-gym[evaluation]"'
-    else:
-        metrics["ssim"] = ssim
-    if config.lpips is None:
-        missing["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
-    else:
-        metrics["lpips"] = Lpips(config.lpips)
-    if config.i3d is None:
-        missing["FVD"] = "its network was not given (--i3d i3d_torchscript.pt)"
-    elif config.horizon < FVD_FRAMES:
-        raise ValueError(f"FVD looks at {FVD_FRAMES} frames, but horizon is {config.horizon}")
-    return metrics, missing
 
 
 def beside_real(world: World, store: EpisodeStore, steps: int, horizon: int = 56, seed: int = 3) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""``neuralsim compare``: two worlds on the same clips, with the same seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from neuralsim.data.episodes import EpisodeStore
+from neuralsim.evaluation.held_out import check_held_out
+from neuralsim.evaluation.intervals import mean
+from neuralsim.evaluation.open_loop import OpenLoop, open_loop
+from neuralsim.evaluation.probes import PROBES
+from neuralsim.world import World
+
+
+@dataclass
+class CompareConfig:
+    """Puts two worlds side by side: open-loop fidelity on the same held-out clips, and the difference.
+
+    A difference whose interval holds no 0 is more than chance.
+    """
+
+    first: Annotated[str, tyro.conf.Positional]
+    """World folder, bundled name or hub id."""
+    second: Annotated[str, tyro.conf.Positional]
+    """Another one, of the same game."""
+    data: Path = Path("data/pong-heldout")
+    """Recordings that neither was trained on."""
+    clips: int = 100
+    """How many clips."""
+    horizons: tuple[int, ...] = (1, 5, 10, 20, 40)
+    """Steps into the dream at which both are judged, rising."""
+    sampling_steps: int = 4
+    """Sampling steps K."""
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Measures both worlds and prints a table.
+
+    Raises:
+        ValueError: If the worlds are of different games, or the recordings do not fit them.
+    """
+    worlds = [World.load(source) for source in (config.first, config.second)]
+    if not config.horizons or list(config.horizons) != sorted(set(config.horizons)) or config.horizons[0] < 1:
+        raise ValueError(f"horizons are {config.horizons}; they must be positive and rise")
+    if config.clips < 2:
+        raise ValueError(f"clips is {config.clips}; it must be at least 2")
+    store = EpisodeStore.open(config.data)
+    context = max(world.dynamics.context_length for world in worlds)
+    for world in worlds:
+        check_held_out(world, store, context + config.horizons[-1])
+        world.check_steps(config.sampling_steps)
+    name = worlds[0].config.probes
+    probes = PROBES[name] if name else None
+    with Progress() as progress:
+        task = progress.add_task("comparing", total=2 * -(-config.clips // 32) * config.horizons[-1])
+        measured = [
+            open_loop(
+                world,
+                store,
+                probes,
+                config.clips,
+                config.horizons,
+                config.sampling_steps,
+                context=context,
+                progress=lambda: progress.advance(task),
+            )
+            for world in worlds
+        ]
+    result = differences(*measured)
+    _print(result, config)
+    return result
+
+
+def differences(first: OpenLoop, second: OpenLoop) -> dict[str, Any]:
+    """Two worlds on the same clips.
+
+    Returns:
+        By metric or thing, and horizon (as a string): ``first``, ``second`` and ``difference`` (second less first),
+        the last with a 95 % bootstrap interval over clips, which are resampled for both worlds together.
+    """
+    table: dict[str, Any] = {}
+    for name in (*first.metrics, *first.things):
+        rows = table[name] = {}
+        for column, horizon in enumerate(first.horizons):
+            a, b = (x.values[f"{name}/dream"][:, column].astype(float) for x in (first, second))
+            if name in first.things:
+                there = first.values[f"{name}/truth"][:, column]
+                a, b = a[there], b[there]
+            rows[str(horizon)] = {"first": mean(a)["value"], "second": mean(b)["value"], "difference": mean(b - a)}
+    return table
+
+
+def _print(table: dict[str, Any], config: CompareConfig) -> None:
+    page = Table(title=f"{config.clips} clips; second less first with 95 % interval")
+    for heading in ("", "steps", config.first, config.second, "difference"):
+        page.add_column(heading, justify="left" if heading == "" else "right")
+    for name, rows in table.items():
+        for horizon, row in rows.items():
+            gap = row["difference"]
+            sure = np.isfinite(gap["value"]) and (gap["low"] > 0 or gap["high"] < 0)
+            text = f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+            page.add_row(
+                "PSNR, dB" if name == "psnr" else name,
+                horizon,
+                f"{row['first']:.3f}",
+                f"{row['second']:.3f}",
+                f"[bold]{text}[/bold]" if sure else text,
+            )
+    Console(width=max(100, Console().width)).print(page)
