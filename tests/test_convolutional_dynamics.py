@@ -240,27 +240,6 @@ def test_wrong_configs_are_explained():
         build_dynamics("recurrent", {})
 
 
-def test_lapses_empty_a_box_in_the_last_part_of_the_history():
-    torch.manual_seed(0)
-    model = ConvolutionalDynamics(dataclasses.replace(CONFIG, lapses=0.5))
-    latents = torch.randn(64, 12, 8, 8, 2)
-    lapsed = model._lapse(latents, begin=9)
-    changed = (lapsed != latents).any(-1)
-    assert 16 < changed.flatten(1).any(1).sum() < 48  # half of the lanes
-    assert not changed[:, 9:].any()
-    for lane in changed[changed.flatten(1).any(1)]:
-        first, *_, last = (*lane.flatten(1).any(1).nonzero()[:, 0].tolist(), 8)
-        assert last == 8  # it lasts until the prediction begins
-        assert first >= 9 - model.context_length
-        box = lane[first]
-        assert (lane[first:9] == box).all()
-        rows, columns = box.any(1), box.any(0)
-        assert (box == (rows[:, None] & columns[None, :])).all()
-    usual = latents[:, :: CONFIG.past_actions].flatten(0, 1).median(0).values
-    assert torch.equal(lapsed[changed], usual.expand_as(latents)[changed])
-    assert torch.equal(model.eval()._lapse(latents, 9), latents)
-
-
 def test_own_frames_take_no_more_steps_than_there_are():
     with pytest.raises(ValueError, match="self_steps is 16"):
         ConvolutionalDynamics(dataclasses.replace(CONFIG, self_steps=16))

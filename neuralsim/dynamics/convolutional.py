@@ -82,9 +82,6 @@ class ConvolutionalDynamicsConfig:
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
     """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
-    lapses: float = 0.0
-    """Share of training lanes in which something has vanished from the last part of the history: what a dream has lost
-    should come back, which no recording shows."""
 
 
 class FilmBlock(nn.Module):
@@ -284,7 +281,7 @@ class ConvolutionalDynamics(Dynamics):
         own_share = self._own_share()
         lead = int(torch.randint(config.lead + 1, ())) if own_share > 0 else 0
         latents, actions = self._cut_history(batch, begin - lead)
-        frames, own_frames = list(self._lapse(latents, begin - lead).unbind(1)), []
+        frames, own_frames = list(latents.unbind(1)), []
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
@@ -360,31 +357,6 @@ class ConvolutionalDynamics(Dynamics):
         index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
         known = ~cut[:, None] | (torch.arange(batch.actions.shape[1], device=device) >= keep[:, None])
         return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
-
-    def _lapse(self, latents: Tensor, begin: int) -> Tensor:
-        """Latents ``(B, T, h, w, c)`` in which, in some lanes, a box is empty for the last frames before ``begin``.
-
-        Empty is what is usual: the median at each position over the batch.
-        """
-        if not self.training or not self.config.lapses:
-            return latents
-        lanes, device = len(latents), latents.device
-        usual = latents[:, :: self.config.past_actions].flatten(0, 1).median(0).values
-
-        def between(length: int, least: int) -> Tensor:
-            """``(B, length)`` bool: a random stretch of at least ``least`` in each lane."""
-            size = torch.randint(least, length + 1, (lanes, 1), device=device)
-            first = (torch.rand(lanes, 1, device=device) * (length + 1 - size)).long()
-            at = torch.arange(length, device=device)
-            return (at >= first) & (at < first + size)
-
-        height, width = latents.shape[2:4]
-        box = between(height, height // 4)[:, :, None] & between(width, width // 4)[:, None, :]
-        since = begin - torch.randint(1, self.context_length + 1, (lanes, 1), device=device)
-        at = torch.arange(latents.shape[1], device=device)
-        chosen = torch.rand(lanes, 1, device=device) < self.config.lapses
-        lapsed = (at >= since) & (at < begin) & chosen
-        return torch.where(lapsed[:, :, None, None, None] & box[:, None, :, :, None], usual, latents)
 
     def start(self, latents: Tensor, actions: Tensor) -> State:
         """Keeps the last ``context_length`` frames; a shorter context repeats its first."""

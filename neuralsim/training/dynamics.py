@@ -77,7 +77,7 @@ class DynamicsRun:
             convolutional=ConvolutionalDynamicsConfig(
                 rollout=1, self_context=0.0, bootstrap_start=0.4, zero_fraction=0.7
             ),
-            loop=LoopConfig(steps=4500, learning_rate=1.5e-3),
+            loop=LoopConfig(steps=9500, learning_rate=1.5e-3),
         )
         # ... then the model's own frames as context, until it stands its own errors.
         second = DynamicsRun(
@@ -85,10 +85,10 @@ class DynamicsRun:
             out=Path("runs/second"),
             clips=ClipMix(events=0.15, ends=0.03, aftermath=0.2, starts=0.03),
             convolutional=ConvolutionalDynamicsConfig(
-                lead=16, self_start=0.0, self_steps=2, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
+                lead=16, self_start=0.0, self_context=0.5, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
             ),
             # Short: with more of it the ball fades (docs/experiments.md).
-            loop=LoopConfig(steps=500, learning_rate=5e-4, decay_fraction=0.0),
+            loop=LoopConfig(steps=700, learning_rate=5e-4, decay_fraction=0.5),
         )
         # ... then the heads alone, which see a point in a fraction of a percent of the frames.
         third = DynamicsRun(

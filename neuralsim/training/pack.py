@@ -35,11 +35,9 @@ class PackConfig:
     """Folder of the tokenizer run."""
     dynamics: Path = Path("runs/dynamics")
     """Folder of the dynamics run."""
-    blend: Path | None = None
-    """A run whose dynamics is mixed in, weight by weight: an earlier one of the same training, which kept to real
-    context, sharpens what the model's own context has blurred."""
-    blend_share: float = 0.3
-    """The share of its weights, 0 to 1."""
+    blend: tuple[str, ...] = ()
+    """Runs whose dynamics are mixed in, weight by weight, as FOLDER=SHARE. Earlier ones of the same training, which
+    kept to real context, sharpen what the model's own context has blurred. The rest is the dynamics' own."""
     out: Path = Path("worlds/pong")
     """The world folder; an existing one is replaced once the new one is whole."""
     beginnings: int = 24
@@ -65,10 +63,10 @@ def pack(config: PackConfig) -> World:
 
     Raises:
         FileNotFoundError: If a part or the data is missing.
-        ValueError: If dynamics and tokenizer do not belong together, or the dynamics to be blended differ in size.
+        ValueError: If dynamics and tokenizer do not belong together, or the dynamics to be blended differ in size, or
+            are no FOLDER=SHARE.
     """
-    if not 0 <= config.blend_share <= 1:
-        raise ValueError(f"blend_share is {config.blend_share}; it must lie between 0 and 1")
+    shares = read_shares(config.blend)
     store = EpisodeStore.open(config.data)
     tokenizer = load_tokenizer(config.tokenizer)
     model, description = load_world_model(config.dynamics)
@@ -77,8 +75,7 @@ def pack(config: PackConfig) -> World:
             f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
             f"{config.tokenizer}: name the one it was trained with"
         )
-    if config.blend is not None:
-        blend(model.dynamics, load_world_model(config.blend)[0].dynamics, config.blend_share)
+    blend(model.dynamics, [(load_world_model(Path(run))[0].dynamics, share) for run, share in shares.items()])
     info = store.info
     world_config = WorldConfig(
         name=config.name,
@@ -112,18 +109,43 @@ def pack(config: PackConfig) -> World:
     return world
 
 
-def blend(dynamics: nn.Module, other: nn.Module, share: float) -> None:
-    """Moves all weights of ``dynamics`` towards another's: ``(1 - share) * own + share * other``.
+def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
+    """Reads ``("runs/first=0.3",)`` as ``{"runs/first": 0.3}``.
+
+    Raises:
+        ValueError: If it is something else, or nothing is left for the rest.
+    """
+    shares: dict[str, float] = {}
+    for entry in blend:
+        run, _, share = entry.rpartition("=")
+        try:
+            shares[run] = float(share)
+        except ValueError:
+            shares[run] = float("nan")
+        if not run or not 0 < shares[run] < 1:
+            raise ValueError(f"blend is {entry!r}; it must be FOLDER=SHARE with a share between 0 and 1")
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"the shares of blend {' '.join(blend)} leave nothing for the dynamics itself")
+    return shares
+
+
+def blend(dynamics: nn.Module, others: list[tuple[nn.Module, float]]) -> None:
+    """Replaces all weights of ``dynamics`` by a weighted mean of its own and others', given with their shares.
 
     Weights of one training can be averaged, as they lie in one basin (Wortsman et al. 2022, Model soups).
 
     Raises:
         ValueError: If their sizes differ.
     """
-    own, others = dynamics.state_dict(), other.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
-        raise ValueError("dynamics of other sizes cannot be blended")
-    dynamics.load_state_dict({name: torch.lerp(own[name].float(), others[name].float(), share) for name in own})
+    own = dynamics.state_dict()
+    mixed = {name: value.float() * (1 - sum(share for _, share in others)) for name, value in own.items()}
+    for other, share in others:
+        weights = other.state_dict()
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
+            raise ValueError("dynamics of other sizes cannot be blended")
+        for name, value in weights.items():
+            mixed[name] += share * value.float()
+    dynamics.load_state_dict(mixed)
 
 
 def choose_starts(store: EpisodeStore, length: int, beginnings: int, middles: int, seed: int) -> list[Start]:
@@ -170,7 +192,7 @@ def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, 
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
         if spent := read_spent(folder):
             facts.setdefault(part, {}).update(spent)
-    if config.blend is not None:
-        facts["dynamics"]["blend"] = {"path": str(config.blend), "share": config.blend_share}
+    if shares := read_shares(config.blend):
+        facts["dynamics"]["blend"] = shares
     facts["torch"] = torch.__version__
     return facts
