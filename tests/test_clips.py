@@ -13,7 +13,7 @@ def episode(length: int, number: int = 0) -> LatentEpisode:
     if length > 40:
         rewards[40] = 1.0
     terminated[-1] = 1.0
-    return LatentEpisode(number, latents, actions, rewards, terminated)
+    return LatentEpisode(number, latents, actions, rewards, terminated, torch.zeros(length, dtype=torch.bool))
 
 
 def test_action_t_leads_from_latent_t_to_the_next():
@@ -84,3 +84,11 @@ def test_aftermath_clips_end_within_40_frames_of_the_reward():
     lasts = {int(last) for step in range(40) for last in sampler.draw(step, 16).latents[:, -1, 0, 0, 0]}
     assert min(lasts) == 41
     assert max(lasts) == 80  # bfloat16 latents hold integers up to 256 exactly
+
+
+def test_clips_of_turns_end_in_a_turn_or_just_after():
+    turning, straight = episode(100), episode(100, 1)
+    turning.turns[[30, 70]] = True
+    sampler = ClipSampler([turning, straight], 10, 1, ClipMix(events=0, ends=0, aftermath=0, starts=0, turns=1))
+    last = sampler.draw(0, 200).latents[:, -1, 0, 0, 0]
+    assert set(last.int().tolist()) == {31, 32, 33, 71, 72, 73}

@@ -14,7 +14,7 @@ from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, read
 from neuralsim.evaluation.image_quality import psnr
 from neuralsim.evaluation.intervals import mean, ratio, share
 from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, open_loop, wrong_actions
-from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find
+from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find, turns
 from neuralsim.evaluation.run import write_card
 
 DOT = Probes("test_evaluation", (Thing("dot", "there", ("x", "y"), 1.0),))
@@ -232,3 +232,15 @@ def test_too_few_or_too_short_recordings_are_explained(recording, pong_world, tm
     single.add(recording.read(0))
     with pytest.raises(ValueError, match="has 1 episode; at least 2 are needed"):
         check_held_out(pong_world, single, 20)
+
+
+def test_turns_are_where_a_thing_leaves_its_course():
+    labels = {
+        "there": np.array([1, 1, 1, 1, 1, 1, 0, 1, 1, 1], np.float32),
+        "x": np.array([0, 2, 4, 6, 4, 2, np.nan, 9, 9, 9.0]),
+        "y": np.array([0, 1, 2, 3, 4, 5, np.nan, 0, 1, 2.0]),
+    }
+    # Frame 3 is the last on the old course: step 3 turns. Gone and back again is no turn.
+    assert turns(DOT.things[0], labels).nonzero()[0].tolist() == [3]
+    assert not turns(DOT.things[0], {"other": labels["x"]}).any()
+    assert turns(DOT.things[0], labels, least=5).sum() == 0

@@ -14,6 +14,8 @@ from neuralsim.dynamics.base import ClipBatch
 
 AFTERMATH = 40
 """So many frames after a reward are its aftermath: in Pong the wait, and the serve."""
+TURN = 3
+"""So many frames from a turn on belong to it: only then is it plain where things go."""
 
 
 @dataclass
@@ -27,6 +29,9 @@ class ClipMix:
     aftermath: float = 0.15
     """Share of clips that end within 40 frames after a reward: what follows a point (a wait, a serve) is as rare as the
     point, and harder."""
+    turns: float = 0.0
+    """Share of clips that end in or just after a step in which the first thing that the game's probes know changes its
+    course: a ball that meets a paddle. Needs recordings with that ground truth; without, it counts for nothing."""
     starts: float = 0.03
     """Share of clips whose predicted frames are the first of an episode."""
 
@@ -74,6 +79,7 @@ class ClipSampler:
             "events": self._find(lambda episode: (episode.rewards != 0) | (episode.terminated > 0)),
             "ends": self._find(lambda episode: episode.terminated > 0),
             "aftermath": self._find(lambda episode: episode.rewards != 0),
+            "turns": self._find(lambda episode: episode.turns),
         }
 
     def _find(self, happens: Callable[[LatentEpisode], torch.Tensor]) -> np.ndarray:
@@ -92,7 +98,7 @@ class ClipSampler:
             if len(pool):
                 i, t = pool[rng.integers(len(pool))]
                 # Action t leads to frame t + 1, which may be any of the predicted ones.
-                last = t + 1 + rng.integers(AFTERMATH if kind == "aftermath" else self.predicted)
+                last = t + 1 + rng.integers({"aftermath": AFTERMATH, "turns": TURN}.get(kind, self.predicted))
                 last = int(np.clip(last, self.predicted, len(self.episodes[i])))
             elif kind == "starts":
                 i, last = rng.integers(len(self.episodes)), self.predicted

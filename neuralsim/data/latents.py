@@ -32,6 +32,7 @@ class LatentEpisode:
         actions: ``(T, A)`` encoded, float32.
         rewards: ``(T,)`` float32.
         terminated: ``(T,)`` float32.
+        turns: ``(T,)`` bool, whether something changes its course with the step; all False where nobody looked.
     """
 
     id: int
@@ -39,6 +40,7 @@ class LatentEpisode:
     actions: Tensor
     rewards: Tensor
     terminated: Tensor
+    turns: Tensor
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -87,6 +89,7 @@ def load_latents(
                 torch.from_numpy(codec.encode(store.actions(i))),
                 torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
                 torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
+                torch.zeros(store.length(i), dtype=torch.bool),
             )
         )
     return episodes

@@ -100,3 +100,26 @@ def find(probes: Probes, frames: np.ndarray) -> dict[str, Found]:
         )
         for thing in probes.things
     }
+
+
+def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np.ndarray:
+    """Where a thing changes its course.
+
+    Args:
+        thing: What to look at.
+        labels: Ground truth ``(T + 1,)`` by the keys of the thing's probe.
+        least: Change of velocity from which on it is a turn, in pixels per step.
+
+    Returns:
+        ``(T,)`` bool: whether it leaves its course with the step; False where the thing is not there all the while, or
+        the labels do not know it.
+    """
+    length = len(next(iter(labels.values()), ())) - 1
+    turned = np.zeros(max(0, length), bool)
+    if length < 2 or any(key not in labels for key in (thing.present, *thing.position)):
+        return turned
+    there = np.asarray(labels[thing.present]) > 0.5
+    position = np.stack([np.asarray(labels[key], float) for key in thing.position], axis=1)
+    change = np.linalg.norm(np.nan_to_num(np.diff(position, n=2, axis=0)), axis=1)
+    turned[1:] = (change > least) & there[:-2] & there[1:-1] & there[2:]
+    return turned

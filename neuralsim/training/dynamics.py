@@ -20,7 +20,7 @@ from neuralsim.devices import choose_device
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
-from neuralsim.evaluation.probes import PROBES, Probes, find, probes_for
+from neuralsim.evaluation.probes import PROBES, Probes, find, probes_for, turns
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
@@ -126,10 +126,12 @@ def train_dynamics(run: DynamicsRun) -> None:
         initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
+    probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
+    if probes is not None and run.clips.turns > 0:
+        for episode in episodes:
+            episode.turns = torch.from_numpy(turns(probes.things[0], store.labels(episode.id)))
     clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
     sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed)
-
-    probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
 
     def evaluate(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, WorldModel)
