@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import SERVE_WITHIN, Play, describe
 from neuralsim.evaluation.controllability import controllability
-from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, read_clips
+from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, others_of, read_actions, read_clips
 from neuralsim.evaluation.image_quality import psnr
 from neuralsim.evaluation.intervals import mean, ratio, share
-from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, open_loop, wrong_actions
+from neuralsim.evaluation.open_loop import SOURCES, OpenLoop, by_horizon, open_loop, wrong_actions
 from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find, turns
 from neuralsim.evaluation.run import write_card
+from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 
 DOT = Probes("test_evaluation", (Thing("dot", "there", ("x", "y"), 1.0),))
 
@@ -24,7 +26,12 @@ def probe(frames):
     """Reads the one white pixel of black frames."""
     flat = frames[..., 0].reshape(len(frames), -1)
     y, x = np.divmod(flat.argmax(1), frames.shape[2])
-    return {"there": (flat.max(1) > 100).astype(np.float32), "x": x.astype(np.float32), "y": y.astype(np.float32)}
+    return {
+        "never": np.zeros(len(frames)),
+        "there": (flat.max(1) > 100).astype(np.float32),
+        "x": x.astype(np.float32),
+        "y": y.astype(np.float32),
+    }
 
 
 def dot(x, y):
@@ -112,8 +119,10 @@ def recording(tmp_path_factory):
 
 
 def test_clips_are_cut_where_they_say(recording):
-    cuts = choose_cuts(recording, 3, 9)
-    assert all(0 <= cut.begin <= 75 + 1 - 9 for cut in cuts)
+    cuts = choose_cuts(recording, 2 * (75 + 2 - 9), 9)  # all that there are
+    assert {(cut.episode, cut.begin) for cut in cuts} == {(i, t) for i in (0, 1) for t in range(75 + 2 - 9)}
+    with pytest.raises(ValueError, match="137 clips of 9 frames do not fit"):
+        choose_cuts(recording, 137, 9)
     clips = read_clips(recording, [Cut(1, 20)], context=5, horizon=4)
     assert np.array_equal(clips.frames[0], recording.frames(1, 20, 29))
     assert np.array_equal(clips.future[0], recording.frames(1, 25, 29))
@@ -125,12 +134,13 @@ def test_baselines_change_only_what_follows_the_context(recording):  # check 20
     from conftest import build_tiny_world
 
     world = build_tiny_world(frame_size=(64, 64))
-    clips, others = (read_clips(recording, [Cut(0, i), Cut(1, i)], context=5, horizon=4) for i in (0, 30))
+    clips = read_clips(recording, [Cut(0, 0), Cut(1, 0)], context=5, horizon=4)
+    others = read_actions(recording, [Cut(0, 30), Cut(1, 30)], 8)
     changed = wrong_actions(world, clips, others, seed=0)
     for actions in changed.values():
         assert np.array_equal(actions[:, :4], clips.actions[:, :4])
         assert (actions[:, 4:].sum(-1) == 1).all()  # one-hot
-    assert np.array_equal(changed["shuffled"][:, 4:], others.actions[:, 4:])
+    assert np.array_equal(changed["shuffled"][:, 4:], others[:, 4:])
     assert (changed["noop"][:, 4:].argmax(-1) == 0).all()
     assert not np.array_equal(changed["random"][:, 4:], clips.actions[:, 4:])
 
@@ -226,11 +236,11 @@ def test_recordings_that_the_world_was_trained_on_are_refused(recording, pong_wo
 
 
 def test_too_few_or_too_short_recordings_are_explained(recording, pong_world, tmp_path):
-    with pytest.raises(ValueError, match="has 75 steps, but clips need 99"):
+    with pytest.raises(ValueError, match=r"0 of the 2 episodes .* have the 99 steps .* longest has 75"):
         check_held_out(pong_world, recording, 100)
     single = EpisodeStore.create(tmp_path / "single", recording.info)
     single.add(recording.read(0))
-    with pytest.raises(ValueError, match="has 1 episode; at least 2 are needed"):
+    with pytest.raises(ValueError, match=r"1 of the 1 episodes .* at least 2 must"):
         check_held_out(pong_world, single, 20)
 
 
@@ -244,3 +254,54 @@ def test_turns_are_where_a_thing_leaves_its_course():
     assert turns(DOT.things[0], labels).nonzero()[0].tolist() == [3]
     assert not turns(DOT.things[0], {"other": labels["x"]}).any()
     assert turns(DOT.things[0], labels, least=5).sum() == 0
+
+
+def test_shuffled_actions_come_from_another_episode():
+    cuts = [Cut(0, 1), Cut(0, 2), Cut(1, 3)]
+    assert others_of(cuts) == [Cut(1, 3), Cut(1, 3), Cut(0, 1)]
+    assert others_of(cuts[:2]) == cuts[:2]
+
+
+def test_the_tokenizer_is_judged_on_different_frames_only(recording):
+    world = copying_world()
+    whole = tokenizer_fidelity(world, recording, None)
+    assert whole["frames"] == 2 * 76
+    assert tokenizer_fidelity(world, recording, None, count=10)["frames"] == 10
+
+
+def test_a_thing_that_is_never_there_is_no_figure(recording):
+    nowhere = Probes("test_evaluation", (Thing("dot", "never", ("x", "y"), 1.0),))
+    figures = tokenizer_fidelity(copying_world(), recording, nowhere, count=4)
+    assert figures["dot"] is None
+    assert figures["no_ghost_dot"] == 1
+
+
+def test_the_card_tells_what_there_is():
+    cell = {"value": -0.5, "low": -0.8, "high": -0.2, "n": 9}
+    nothing = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    for value in (cell, nothing):
+        sources = dict.fromkeys(SOURCES, value)
+        event = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "real": 10, "lags": {k: {"f1": 0.9} for k in "012"}}
+        event |= {"calibration": {"ece": 0.01}, "doubtful": {"ece": float("nan")}}
+        card = {
+            "world": "w", "env_id": "E", "env_kwargs": {}, "sampling_steps": 4, "clips": 9, "lanes": 1, "steps": 5,
+            "skill": 0.5, "parameters": {"dynamics": 10**6}, "held_out": {"episodes": 2, "steps": 9, "command": "c"},
+            "trained_on": {"dynamics": {"steps": 10, "seconds": 60, "blend": {"runs/a": {"share": 0.3}}}},
+            "tokenizer": {"psnr": 40.0, "frames": 10, "ball": None, "no_ghost_ball": 1.0},
+            "open_loop": {"4": {"psnr": sources, "ball": sources, "false_ball": value}},
+            "controllability": {"delta_psnr": value, "error_ratio": {"random": {"4": value}}},
+            "inverse_dynamics": {"f1_dream": 0.4, "f1_real": 0.5, "f1_ratio": 0.8, "actions": 9, "distance": {}},
+            "fvd": {"dream": 10.0, "copy": 100.0, "clips": 9},
+            "events": {"reward": event},
+            "returns": {"64": {"error": value, "bias": value, "constant": value}},
+            "closed_loop": {"dream": {"dead": 0.0}, "real": {"dead": float("nan")}},
+            "speed": {"steps_per_second": 80.0, "threads": 2, "device": "cpu"},
+            "not_measured": {"LPIPS": "no weights"},
+        }  # fmt: skip
+        page = render_card(card)
+        assert "nan" not in page
+        assert ("-0.50 (-0.80 to -0.20)" in page) == (value is cell)
+        for part in ("FVD: 10.0", "LPIPS: no weights", "30.0 % of its weights are those of runs/a", "macro F1 0.400"):
+            assert part in page
+    assert "## Not measured" not in render_card(card | {"not_measured": {}})
+    assert "## Films" not in render_card(card | {"inverse_dynamics": None, "fvd": None})

@@ -1,13 +1,27 @@
-"""Events: hand-computed matches and calibration, and a world that is blind to rewards is called so."""
+"""Events: hand-computed matches and calibration, and heads that see or are blind are called what they are."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import torch
+from conftest import build_tiny_world
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralsim.evaluation.events import Judged, calibration, matches, summarise
+from neuralsim.actions import space_to_json
+from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore
+from neuralsim.evaluation.events import (
+    Judged,
+    calibration,
+    judge_episode,
+    matches,
+    summarise,
+    teacher_forced_events,
+)
+from neuralsim.world import World
 
 
 def rewards(length=20, **at):
@@ -83,3 +97,51 @@ def test_ends_that_never_come_are_no_figure():
     end = summarise([judged(np.zeros(5), np.zeros(5, np.float32))])["end"]
     assert math.isnan(end["recall"])
     assert (end["said"], end["real"]) == (0, 0)
+
+
+def test_a_word_of_nothing_matches_no_small_reward():
+    assert matches(np.zeros(4), np.array([0, 0.0005, 0, 0]), 0) == 0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Action a pays a - 2 and the frame after it has that brightness."""
+    info = DatasetInfo("Pay-v0", space_to_json(spaces.Discrete(6)), (48, 64, 3), 10.0)
+    store = EpisodeStore.create(tmp_path_factory.mktemp("events") / "data", info)
+    actions = np.random.default_rng(0).integers(6, size=40)
+    ends = np.arange(40) == 39
+    store.add(
+        Episode(np.zeros((41, 48, 64, 3), np.uint8), actions, actions.astype(np.float32) - 2, ends, ~ends & False)
+    )
+    return store
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("blind", [False, True])
+def test_heads_are_judged_by_what_they_say(store, dtype, blind):
+    tiny = build_tiny_world()
+    parts = (tiny.tokenizer, tiny.dynamics, tiny.heads)
+    config = dataclasses.replace(tiny.config, reward_values=[-2.0, -1.0, 0.0, 1.0, 2.0, 3.0], reward_range=(-2.0, 3.0))
+    world = World(config, *parts, tiny.starts, "cpu", dtype)
+    judge = world.heads.forward
+
+    def see(before, latent, action):
+        out = judge(before, latent, action)  # sizes and types must fit
+        value = action.argmax(-1).float() - 2
+        logits = 30 * world.heads.two_hot.encode(value)
+        return out._replace(
+            reward=value * (not blind), reward_logits=logits, continue_logit=torch.full_like(value, 5.0)
+        )
+
+    world.heads.forward = see
+    figures = teacher_forced_events(world, store)
+    assert figures["reward"]["recall"] == (0 if blind else 1)
+    assert figures["reward"]["calibration"]["ece"] < 1e-3
+    assert figures["end"]["recall"] == 0
+    assert figures["end"]["real"] == 1
+
+
+def test_rewards_too_small_for_the_bins_have_no_calibration(store):
+    judged = judge_episode(build_tiny_world(), store, 0, least=0.05)
+    assert np.isnan(judged.reward_probability).all()
+    assert math.isnan(summarise([judged])["reward"]["calibration"]["ece"])

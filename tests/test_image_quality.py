@@ -57,17 +57,24 @@ def test_frechet_distance_by_hand():
         frechet_distance(moments(a[:1]), moments(a))
 
 
+def alexnet_features():
+    """AlexNet's convolutions as torchvision has them."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def alexnet(tmp_path_factory):
     """A file like torchvision's, with random weights."""
     pytest.importorskip("torchmetrics")
-    torch.manual_seed(0)
-    weights = {}
-    for index, (i, o, k, _, _) in zip(Lpips.indices, Lpips.layers, strict=True):
-        convolution = nn.Conv2d(i, o, k)
-        weights |= {f"features.{index}.{name}": value.detach() for name, value in convolution.named_parameters()}
     path = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
-    torch.save(weights, path)
+    torch.save({f"features.{name}": value for name, value in alexnet_features().state_dict().items()}, path)
     return path
 
 
@@ -81,29 +88,36 @@ def test_lpips_is_a_distance(alexnet):
     assert (lpips(a, near) < lpips(a, b)).all()
 
 
+@torch.no_grad()
 def test_lpips_by_hand(alexnet):
-    """The first layer, computed the long way; the weights of the others are put to 0."""
-    lpips = Lpips(alexnet)
-    lpips.linear = [w if i == 0 else 0 * w for i, w in enumerate(lpips.linear)]
-    a, b = noise(1, 32, 32, 3), noise(1, 32, 32, 3, seed=1)
+    """All layers, computed the long way from torchvision's layout."""
+    lpips, features = Lpips(alexnet), alexnet_features()
+    a, b = noise(1, 64, 64, 3), noise(1, 64, 64, 3, seed=1)
 
-    def first_layer(frame):
-        planes = torch.from_numpy(frame).double().permute(2, 0, 1) / 127.5 - 1
-        for plane, mean, deviation in zip(planes, (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450), strict=True):
-            plane.sub_(mean).div_(deviation)
-        convolution = lpips.convolutions[0]
-        x = torch.conv2d(planes[None], convolution.weight.double(), convolution.bias.double(), 4, 2).relu()[0]
-        return x / x.norm(dim=0)
+    def layers(frame):
+        x = torch.from_numpy(frame).permute(2, 0, 1) / 127.5 - 1
+        means, deviations = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+        x = ((x - means[:, None, None]) / deviations[:, None, None])[None]
+        found = []
+        for n, layer in enumerate(features):
+            x = layer(x)
+            if n in (1, 4, 7, 9, 11):
+                found.append(x[0] / x[0].norm(dim=0))
+        return found
 
-    difference = (first_layer(a[0]) - first_layer(b[0])) ** 2
-    expected = (difference * lpips.linear[0].double()[:, None, None]).sum(0).mean()
-    assert lpips(a, b)[0] == pytest.approx(float(expected), rel=1e-4)
+    expected = 0.0
+    for first, second, weight in zip(layers(a[0]), layers(b[0]), lpips.linear, strict=True):
+        expected += float(((first - second) ** 2 * weight[:, None, None]).sum(0).mean())
+    assert lpips(a, b)[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_other_weights_are_refused(alexnet, tmp_path):
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not hold AlexNet's weights"):
         Lpips(tmp_path / "other.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="no file of weights"):
+        Lpips(tmp_path / "broken.pth")
     with pytest.raises(FileNotFoundError, match="alexnet-owt"):
         Lpips(tmp_path / "none.pth")
 

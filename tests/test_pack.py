@@ -28,5 +28,7 @@ def test_shares_are_read():
     for wrong in ("runs/first", "runs/first=much", "=0.3", "runs/first=1.5", "runs/first=0"):
         with pytest.raises(ValueError, match="FOLDER=SHARE"):
             read_shares((wrong,))
+    with pytest.raises(ValueError, match="names a twice"):
+        read_shares(("a=0.3", "a=0.4"))
     with pytest.raises(ValueError, match=r"a=0\.5 b=0\.5 leave nothing"):
         pack(PackConfig(blend=("a=0.5", "b=0.5")))

@@ -29,11 +29,11 @@ class ClipMix:
     aftermath: float = 0.15
     """Share of clips that end within 40 frames after a reward: what follows a point (a wait, a serve) is as rare as the
     point, and harder."""
+    starts: float = 0.03
+    """Share of clips whose predicted frames are the first of an episode."""
     turns: float = 0.0
     """Share of clips that end in or just after a step in which the first thing that the game's probes know changes its
     course: a ball that meets a paddle. Needs recordings with that ground truth; without, it counts for nothing."""
-    starts: float = 0.03
-    """Share of clips whose predicted frames are the first of an episode."""
 
 
 class ClipSampler:

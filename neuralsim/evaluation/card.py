@@ -35,7 +35,8 @@ def render_card(card: dict[str, Any]) -> str:
         + ".",
         "",
     ]
-    lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in card["not_measured"].items()), ""]
+    if card["not_measured"]:
+        lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in card["not_measured"].items()), ""]
     return "\n".join(lines)
 
 
@@ -54,6 +55,9 @@ def _origin(card: dict[str, Any]) -> list[str]:
                 runs.append(initial)
             spent = [f"{run['steps']:,} steps in {run['seconds'] / 60:.0f} minutes" for run in runs if "seconds" in run]
             lines.append(f"- {part.capitalize()}: trained for {', after '.join(spent)}")
+    for run, facts in trained.get("dynamics", {}).get("blend", {}).items():
+        took = f", {facts['steps']:,} steps in {facts['seconds'] / 60:.0f} minutes" if "seconds" in facts else ""
+        lines.append(f"- Dynamics: {percent(facts['share'])} of its weights are those of {run}{took}")
     lines += [
         f"- Judged on {held['episodes']} held-out episodes, {held['steps']:,} steps: `{held['command']}`",
         "",
@@ -125,13 +129,13 @@ def _controllability(figures: dict[str, Any]) -> list[str]:
 
 def _films(card: dict[str, Any]) -> list[str]:
     reader = card["inverse_dynamics"]
-    lines = ["## Films", ""]
-    if reader["actions"]:
+    lines: list[str] = []
+    if reader and reader["actions"]:
         distance = ", ".join(f"{name} {value:.3g}" for name, value in reader["distance"].items())
         lines += [
             "A network trained on other real recordings reads the actions off the frames: macro F1 "
             f"{reader['f1_dream']:.3f} on dreamed and {reader['f1_real']:.3f} on real frames of the same "
-            f"{reader['actions']:,} actions (ratio {reader['f1_ratio']:.2f}).",
+            f"{reader['actions']:,} actions (ratio {_fixed(reader['f1_ratio'], 2)}).",
             "",
             f"Frechet distance of its features to those of the real films (not FVD): {distance}. The past is real too: "
             "what is left there is noise.",
@@ -143,7 +147,7 @@ def _films(card: dict[str, Any]) -> list[str]:
             f"{card['fvd']['clips']} clips of 16 frames.",
             "",
         ]
-    return lines
+    return ["## Films", "", *lines] if lines else []
 
 
 def _events(events: dict[str, Any]) -> list[str]:
@@ -210,7 +214,7 @@ def _interval(cell: dict[str, float], digits: int, brief: bool) -> str:
     if math.isnan(cell["value"]):
         return "-"
     text = f"{cell['value']:.{digits}f}"
-    return text if brief else f"{text} ({cell['low']:.{digits}f}-{cell['high']:.{digits}f})"
+    return text if brief else f"{text} ({cell['low']:.{digits}f} to {cell['high']:.{digits}f})"
 
 
 def _fixed(value: float, digits: int) -> str:

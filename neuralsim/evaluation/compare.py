@@ -24,7 +24,7 @@ from neuralsim.world import World
 class CompareConfig:
     """Puts two worlds side by side: open-loop fidelity on the same held-out clips, and the difference.
 
-    A difference whose interval holds no 0 is more than chance.
+    A difference whose interval (a bootstrap over clips) holds no 0 is more than chance.
     """
 
     first: Annotated[str, tyro.conf.Positional]
@@ -70,6 +70,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 config.horizons,
                 config.sampling_steps,
                 context=context,
+                wrong=(),
                 progress=lambda: progress.advance(task),
             )
             for world in worlds
@@ -106,7 +107,7 @@ def _print(table: dict[str, Any], config: CompareConfig) -> None:
         for horizon, row in rows.items():
             gap = row["difference"]
             sure = np.isfinite(gap["value"]) and (gap["low"] > 0 or gap["high"] < 0)
-            text = f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+            text = f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})" if gap["n"] else "-"
             page.add_row(
                 "PSNR, dB" if name == "psnr" else name,
                 horizon,

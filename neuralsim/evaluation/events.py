@@ -30,7 +30,7 @@ class Judged:
     Attributes:
         reward: ``(T,)`` real rewards.
         reward_said: ``(T,)`` rewards as the world gives them.
-        reward_probability: ``(T,)`` how likely any reward was, by the heads.
+        reward_probability: ``(T,)`` how likely any reward was, by the heads; NaN if rewards are too small to tell.
         terminated: ``(T,)`` bool.
         end_probability: ``(T,)`` how likely the end was, by the heads.
     """
@@ -43,21 +43,23 @@ class Judged:
 
 
 @torch.inference_mode()
-def judge_episode(world: World, store: EpisodeStore, episode: int, batch: int = 512) -> Judged:
-    """Lets the heads judge the real transitions of an episode."""
+def judge_episode(world: World, store: EpisodeStore, episode: int, least: float = 1.0, batch: int = 512) -> Judged:
+    """Lets the heads judge the real transitions of an episode; ``least`` is the smallest reward of the recordings."""
     latents = encode_frames(world.tokenizer, store.frames(episode, 0, store.length(episode) + 1))
-    latents = latents.to(world.device, world.dtype)
+    latents = latents.float().to(world.device)  # the heads compute in float32, whatever the world's dtype
     before = world.heads.look_back(latents[None])[0]
     actions = torch.from_numpy(world.actions.encode(store.actions(episode))).to(world.device)
     real = np.asarray(store.rewards(episode), np.float32)
     centers = world.heads.two_hot.centers
     # A bin speaks for a reward if it is nearer to the smallest that there is than to none.
-    paid = centers.abs() > np.abs(real[real != 0]).min(initial=1.0) / 2
+    paid = centers.abs() > least / 2
     said, probability, ends = [], [], []
     for part in torch.arange(len(actions)).split(batch):
         out = world.heads(before[part], latents[part + 1], actions[part])
         said.append(world.real_reward(out.reward.float()).cpu())
-        probability.append(out.reward_logits.float().softmax(-1)[:, paid].sum(-1).cpu())
+        likely = out.reward_logits.float().softmax(-1)[:, paid].sum(-1).cpu()
+        # Rewards between the bins beside 0 are spread over 0 as well: their bins are no probability of a reward.
+        probability.append(likely if least >= centers[centers > 0].min() else torch.full_like(likely, torch.nan))
         ends.append((-out.continue_logit).sigmoid().cpu())
     return Judged(
         real,
@@ -78,7 +80,7 @@ def matches(said: np.ndarray, real: np.ndarray, lag: int) -> int:
     """
     count = 0
     for value in np.unique(real[real != 0]):
-        words = np.flatnonzero(np.isclose(said, value, atol=1e-3))
+        words = np.flatnonzero((said != 0) & np.isclose(said, value, atol=1e-3))
         next_word = 0
         # Earliest first on both sides: no other pairing of intervals of one length matches more.
         for event in np.flatnonzero(real == value):
@@ -98,6 +100,8 @@ def calibration(probability: np.ndarray, happened: np.ndarray, bins: int = 15) -
     Returns:
         ``ece``, NaN without any; ``bins``: rows of mean probability, frequency and count.
     """
+    known = ~np.isnan(probability)
+    probability, happened = probability[known], happened[known]
     index = np.minimum((probability * bins).astype(int), bins - 1)
     rows = [
         (float(probability[index == i].mean()), float(happened[index == i].mean()), int((index == i).sum()))
@@ -150,9 +154,11 @@ def teacher_forced_events(
     world: World, store: EpisodeStore, progress: Callable[[], None] | None = None
 ) -> dict[str, Any]:
     """See :func:`summarise`; over all episodes."""
+    rewards = [np.abs(store.rewards(i)) for i in store.ids]
+    least = min((float(r[r > 0].min()) for r in rewards if (r > 0).any()), default=1.0)
     judged = []
     for episode in store.ids:
-        judged.append(judge_episode(world, store, episode))
+        judged.append(judge_episode(world, store, episode, least))
         if progress is not None:
             progress()
     return summarise(judged)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralsim.actions import ActionCodec, space_from_json
+from neuralsim.actions import ActionCodec, slice_actions, space_from_json
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.world import World
 
@@ -47,35 +47,48 @@ class Clips:
 
 
 def choose_cuts(store: EpisodeStore, count: int, length: int, seed: int = 0) -> list[Cut]:
-    """Draws where to cut clips of ``length`` frames, anywhere in the episodes that are long enough.
+    """Draws where to cut clips of ``length`` frames: different places, anywhere in the episodes that are long enough.
+
+    Clips of one episode may overlap.
 
     Raises:
-        ValueError: If none is.
+        ValueError: If there are not as many places.
     """
     usable = [i for i in store.ids if store.length(i) + 1 >= length]
-    if not usable:
+    places = np.cumsum([0] + [store.length(i) + 2 - length for i in usable])
+    if places[-1] < count:
         longest = max((store.length(i) for i in store.ids), default=0)
         raise ValueError(
-            f"clips of {length} frames do not fit: the longest of {len(store)} episodes in {store.path} "
+            f"{count} clips of {length} frames do not fit: the longest of {len(store)} episodes in {store.path} "
             f"has {longest} steps"
         )
-    rng = np.random.default_rng(seed)
-    weights = np.array([store.length(i) + 2 - length for i in usable], float)
-    episodes = rng.choice(usable, size=count, p=weights / weights.sum()).tolist()
-    return [Cut(i, int(rng.integers(store.length(i) + 2 - length))) for i in episodes]
+    chosen = np.random.default_rng(seed).choice(places[-1], size=count, replace=False)
+    episodes = places.searchsorted(chosen, side="right") - 1
+    return [Cut(usable[e], int(place - places[e])) for e, place in zip(episodes, chosen, strict=True)]
+
+
+def others_of(cuts: list[Cut]) -> list[Cut]:
+    """For each clip one of another episode, the next in turn; its own if there is no other episode."""
+    return [
+        next((other for other in cuts[n + 1 :] + cuts[:n] if other.episode != cut.episode), cut)
+        for n, cut in enumerate(cuts)
+    ]
 
 
 def read_clips(store: EpisodeStore, cuts: list[Cut], context: int, horizon: int) -> Clips:
     """Reads clips of ``context + horizon`` frames."""
+    frames = [store.frames(cut.episode, cut.begin, cut.begin + context + horizon) for cut in cuts]
+    steps = [slice(cut.begin, cut.begin + context + horizon - 1) for cut in cuts]
+    rewards = [store.rewards(cut.episode)[part] for cut, part in zip(cuts, steps, strict=True)]
+    return Clips(np.stack(frames), read_actions(store, cuts, context + horizon - 1), np.stack(rewards), context, cuts)
+
+
+def read_actions(store: EpisodeStore, cuts: list[Cut], steps: int) -> np.ndarray:
+    """The encoded actions ``(N, steps, A)`` of clips."""
     codec = ActionCodec(space_from_json(store.info.action_space))
-    length = context + horizon
-    frames, actions, rewards = [], [], []
-    for cut in cuts:
-        steps = slice(cut.begin, cut.begin + length - 1)
-        frames.append(store.frames(cut.episode, cut.begin, cut.begin + length))
-        actions.append(codec.encode(store.actions(cut.episode))[steps])
-        rewards.append(store.rewards(cut.episode)[steps])
-    return Clips(np.stack(frames), np.stack(actions), np.stack(rewards), context, list(cuts))
+    return np.stack(
+        [codec.encode(slice_actions(store.actions(cut.episode), slice(cut.begin, cut.begin + steps))) for cut in cuts]
+    )
 
 
 def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
@@ -87,6 +100,7 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
     """
     pairs = (
         ("env_id", world.config.env_id, store.info.env_id),
+        ("arguments", world.config.env_kwargs, store.info.env_kwargs),
         ("frame shape", tuple(world.config.frame_shape), tuple(store.info.frame_shape)),
         ("action space", world.config.action_space, store.info.action_space),
         ("preprocessing", world.config.preprocessing, store.info.preprocessing),
@@ -97,13 +111,13 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
                 f"{store.path} has {name} {of_data}, but the world has {of_world}: "
                 "evaluate on recordings of the same environment and preprocessing"
             )
-    if len(store) < FEWEST_EPISODES:
-        raise ValueError(f"{store.path} has {len(store)} episode; at least {FEWEST_EPISODES} are needed: record more")
-    longest = max(store.length(i) for i in store.ids)
-    if longest + 1 < length:
+    longest = max((store.length(i) for i in store.ids), default=0)
+    usable = sum(store.length(i) + 1 >= length for i in store.ids)
+    if usable < FEWEST_EPISODES:
         raise ValueError(
-            f"the longest of {len(store)} episodes in {store.path} has {longest} steps, but clips need {length - 1}: "
-            "record longer ones, or lower --horizon"
+            f"{usable} of the {len(store)} episodes in {store.path} have the {length - 1} steps that a clip takes (the "
+            f"longest has {longest}), and at least {FEWEST_EPISODES} must: record more or longer ones, or judge fewer "
+            "steps"
         )
     seen = set(world.config.trained_on.get("recordings", {}).get("content", ()))
     common = [i for i in store.ids if store.short_hash(i) in seen]

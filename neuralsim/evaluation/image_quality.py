@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralsim.extras import require
+
+SMALLEST_LPIPS = 32
+"""Sides of frames below which AlexNet has nothing left to look at."""
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -61,7 +65,10 @@ class Lpips:
             )
         package = require("torchmetrics", "evaluation", "LPIPS").__path__[0]
         linear = Path(package) / "functional/image/lpips_models/alex.pth"
-        weights = torch.load(backbone, map_location="cpu", weights_only=True)
+        try:
+            weights = torch.load(backbone, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{backbone} is no file of weights: {error}") from error
         self.linear = [w.flatten() for w in torch.load(linear, map_location="cpu", weights_only=True).values()]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, k, s, p) for i, o, k, s, p in self.layers)
         try:

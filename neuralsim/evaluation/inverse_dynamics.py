@@ -23,7 +23,7 @@ from neuralsim.evaluation.held_out import Clips
 BEFORE, AFTER = 2, 2
 """Frames before and after the action that are seen: an effect may show one frame late."""
 DEAD_ZONE = 0.1
-"""Continuous actions are told apart as below, about and above zero, in shares of their range."""
+"""Continuous actions are told apart as below, about and above the middle of their range, -1 to 1."""
 
 READER_STEPS = 800
 """Training steps of the network."""
@@ -99,7 +99,11 @@ def train_inverse_dynamics(
     seed: int = 0,
     progress: Callable[[], None] | None = None,
 ) -> InverseDynamics:
-    """Trains on real episodes, the first of them if there are more than :data:`MOST_STEPS` steps."""
+    """Trains on real episodes, the first of them if there are more than :data:`MOST_STEPS` steps.
+
+    Raises:
+        ValueError: If all are shorter than a window.
+    """
     ends = np.cumsum([store.length(i) for i in episodes])
     episodes = [i for i, end in zip(episodes, ends, strict=True) if end <= max(MOST_STEPS, ends[0])]
     rng = np.random.default_rng(seed)
@@ -107,7 +111,9 @@ def train_inverse_dynamics(
         torch.manual_seed(seed)
         model = InverseDynamics(class_counts(codec))
     classes = {i: action_classes(codec, codec.encode(store.actions(i))) for i in episodes}
-    usable = [i for i in episodes if store.length(i) >= BEFORE + AFTER]
+    usable = [i for i in episodes if store.length(i) + 1 >= BEFORE + AFTER]
+    if not usable:
+        raise ValueError(f"none of the episodes {episodes} in {store.path} has {BEFORE + AFTER} frames")
     weights = np.array([store.length(i) for i in usable], float)
     frames = {i: store.frames(i, 0, store.length(i) + 1) for i in usable}
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)

@@ -14,7 +14,7 @@ import numpy as np
 
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.envs.keyboard import idle_action
-from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
+from neuralsim.evaluation.held_out import Clips, choose_cuts, others_of, read_actions, read_clips
 from neuralsim.evaluation.image_quality import psnr
 from neuralsim.evaluation.intervals import mean, share
 from neuralsim.evaluation.probes import Probes, find
@@ -68,7 +68,7 @@ def dream_clips(world: World, clips: Clips, actions: np.ndarray, steps: int, see
         yield said
 
 
-def wrong_actions(world: World, clips: Clips, others: Clips, seed: int) -> dict[str, np.ndarray]:
+def wrong_actions(world: World, clips: Clips, others: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """The clips' actions, but after the context those of other clips, random ones, and hands off."""
     past = clips.context - 1
     world.action_space.seed(seed)
@@ -76,7 +76,7 @@ def wrong_actions(world: World, clips: Clips, others: Clips, seed: int) -> dict[
     drawn = [world.actions.encode(world.action_space.sample()) for _ in range(shape[0] * shape[1])]
     idle = world.actions.encode(idle_action(world.action_space, world.config.action_meanings))
     replacements = {
-        "shuffled": others.actions[:, past:],
+        "shuffled": others[:, past:],
         "random": np.stack(drawn).reshape(*shape, -1),
         "noop": np.broadcast_to(idle, clips.actions[:, past:].shape),
     }
@@ -94,6 +94,7 @@ def open_loop(
     observers: tuple[Observer, ...] = (),
     film: int = 0,
     context: int = 0,
+    wrong: tuple[str, ...] = WRONG_ACTIONS,
     batch: int = 32,
     seed: int = 11,
     progress: Callable[[], None] | None = None,
@@ -113,8 +114,9 @@ def open_loop(
         observers: Shown the first ``film`` frames of every dream (of the right actions).
         film: So many; at most the last horizon.
         context: Real frames before a dream; by default as many as the dynamics can use.
+        wrong: Which of :data:`WRONG_ACTIONS` to dream as well.
         batch: Clips at a time.
-        seed: Draws the clips and the noise of the dreams.
+        seed: Draws the clips, and random actions.
         progress: Called after each step of a batch.
 
     Raises:
@@ -125,12 +127,13 @@ def open_loop(
     columns: dict[str, list[np.ndarray]] = {}
     context = context or world.dynamics.context_length
     cuts = choose_cuts(store, clips, context + horizons[-1], seed)
+    others = others_of(cuts)
     for begin in range(0, clips, batch):
         part = read_clips(store, cuts[begin : begin + batch], context, horizons[-1])
-        others = read_clips(
-            store, [cuts[i % clips] for i in range(begin + 1, begin + 1 + len(part.frames))], context, horizons[-1]
-        )
-        actions = {"dream": part.actions, **wrong_actions(world, part, others, seed + begin)}
+        actions = {"dream": part.actions}
+        if wrong:
+            shuffled = read_actions(store, others[begin : begin + batch], part.actions.shape[1])
+            actions |= {n: a for n, a in wrong_actions(world, part, shuffled, seed + begin).items() if n in wrong}
         dreams = {name: dream_clips(world, part, said, steps, begin) for name, said in actions.items()}
         filmed: list[np.ndarray] = []
         rows: dict[str, list[np.ndarray]] = {}

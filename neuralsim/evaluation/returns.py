@@ -36,7 +36,7 @@ def return_error(
         spans: Steps to sum over, rising.
         steps: Sampling steps K.
         batch: Clips at a time.
-        seed: Draws the clips and the noise.
+        seed: Draws the clips.
         progress: Called after each step of a batch.
 
     Returns:
@@ -47,9 +47,10 @@ def return_error(
     dreamed, real = [], []
     for begin in range(0, clips, batch):
         part = read_clips(store, cuts[begin : begin + batch], context, spans[-1])
-        rewards = []
+        rewards, alive = [], np.ones(len(part.frames), bool)
         for said in dream_clips(world, part, part.actions, steps, begin):
-            rewards.append(said.reward.cpu().numpy())
+            rewards.append(np.where(alive, said.reward.cpu().numpy(), 0.0))
+            alive &= ~said.terminated.cpu().numpy()  # a planner stops where the dream ends
             if progress is not None:
                 progress()
         dreamed.append(np.stack(rewards, axis=1))

@@ -17,6 +17,7 @@ import torch
 import tyro
 from rich.progress import Progress
 
+from neuralsim.agents.scripted import PongPlayer
 from neuralsim.data.episodes import EpisodeStore, write_atomically
 from neuralsim.envs.real import make_real
 from neuralsim.evaluation.card import render_card
@@ -25,8 +26,8 @@ from neuralsim.evaluation.controllability import controllability
 from neuralsim.evaluation.events import teacher_forced_events
 from neuralsim.evaluation.frechet import FVD_FRAMES, VideoDistance
 from neuralsim.evaluation.held_out import check_held_out, choose_cuts, read_clips
-from neuralsim.evaluation.image_quality import Lpips, psnr, ssim
-from neuralsim.evaluation.inverse_dynamics import READER_STEPS, ActionReader, train_inverse_dynamics
+from neuralsim.evaluation.image_quality import SMALLEST_LPIPS, Lpips, psnr, ssim
+from neuralsim.evaluation.inverse_dynamics import AFTER, BEFORE, READER_STEPS, ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.open_loop import Metric, by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.probes import PROBES, Probes
 from neuralsim.evaluation.returns import SPANS, return_error
@@ -48,8 +49,9 @@ class EvaluateConfig:
     """Measures a world on held-out recordings and writes its card.
 
     Open loop (recorded actions, dream against reality by horizon, beside dreams with wrong actions, copying the last
-    frame and the tokenizer's ceiling), controllability, rewards and ends on real transitions, closed loop (a scripted
-    player in the dream and in the real game), and speed.
+    frame and the tokenizer's ceiling), controllability, actions read off dreamed frames, rewards and ends on real
+    transitions, returns, closed loop (a scripted player in the dream and in the real game), and speed. What could not
+    be measured is named in the card.
     """
 
     world: Annotated[str, tyro.conf.Positional]
@@ -98,13 +100,16 @@ class Plan:
 
         Raises:
             ValueError: If they do not belong together, or the config makes no sense.
+            FileNotFoundError: If world, recordings or weights are not there.
+            ModuleNotFoundError: If an extra is missing.
         """
         world, store = World.load(config.world), EpisodeStore.open(config.data)
-        horizons = tuple(h for h in HORIZONS if h <= config.horizon)
-        if not horizons:
-            raise ValueError(f"horizon is {config.horizon}; it must be at least 1")
-        if config.clips < 2:
-            raise ValueError(f"clips is {config.clips}; it must be at least 2")
+        horizons = (*(h for h in HORIZONS if h < config.horizon), config.horizon)
+        for name, least in (("horizon", 1), ("clips", 2), ("lanes", 0), ("steps", 1)):
+            if (value := getattr(config, name)) < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        PongPlayer(config.skill)
+        config.out.mkdir(parents=True, exist_ok=True)
         check_held_out(world, store, world.dynamics.context_length + horizons[-1])
         world.check_steps(config.sampling_steps)
         longest = max(store.length(i) for i in store.ids) + 1 - world.dynamics.context_length
@@ -119,12 +124,27 @@ class Plan:
             VideoDistance(config.i3d) if config.i3d else None,
             {},
         )
-        for span in SPANS[len(plan.spans) :]:
-            plan.not_measured[f"Return over {span} steps"] = "the recordings are too short"
+        plan._note_what_is_missing()
         plan._choose_metrics()
         if plan.plays:
             make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
         return plan
+
+    def _note_what_is_missing(self) -> None:
+        for span in SPANS[len(self.spans) :]:
+            self.not_measured[f"Return over {span} steps"] = "the recordings are too short"
+        if not self.plays:
+            self.not_measured["Closed loop"] = (
+                "no probes know this game"
+                if self.probes is None
+                else "the world has no starts"
+                if not self.world.starts
+                else "left out (--lanes 0)"
+            )
+        if not self.world.config.trained_on.get("recordings", {}).get("content"):
+            self.not_measured["Overlap with the training recordings"] = "the world does not say what it was trained on"
+        if not self.reads_actions:
+            self.not_measured["Actions read off dreamed frames"] = f"needs a horizon of {BEFORE + AFTER} or more"
 
     def _choose_metrics(self) -> None:
         if importlib.util.find_spec("torchmetrics") is None:
@@ -135,6 +155,8 @@ class Plan:
             self.not_measured["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
         else:
             self.metrics["lpips"] = Lpips(self.config.lpips)
+            if min(self.world.frame_shape[:2]) < SMALLEST_LPIPS:
+                raise ValueError(f"LPIPS needs frames of {SMALLEST_LPIPS} pixels, these are {self.world.frame_shape}")
         if self.video is None:
             self.not_measured["FVD"] = "its network was not given (--i3d i3d_torchscript.pt)"
         elif self.config.horizon < FVD_FRAMES:
@@ -142,8 +164,13 @@ class Plan:
 
     @property
     def plays(self) -> bool:
-        """Whether there is a closed loop: its players need probes to see."""
-        return self.probes is not None and self.config.lanes > 0
+        """Whether there is a closed loop: its players need probes to see, and starts to begin from."""
+        return self.probes is not None and self.config.lanes > 0 and bool(self.world.starts)
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether dreams are long enough to read actions off them."""
+        return self.horizons[-1] >= BEFORE + AFTER
 
     @property
     def ticks(self) -> int:
@@ -151,7 +178,8 @@ class Plan:
         clips, config = self.config.clips, self.config
         returns = -(-min(clips, RETURN_CLIPS) // 32) * max(self.spans, default=0)
         played = config.steps + config.lanes if self.plays else 0
-        return 1 + len(self.store) + READER_STEPS + -(-clips // 32) * self.horizons[-1] + returns + played
+        reader = READER_STEPS if self.reads_actions else 0
+        return 1 + len(self.store) + reader + -(-clips // 32) * self.horizons[-1] + returns + played
 
     def facts(self) -> dict[str, Any]:
         """What the card says of world and measurement beside figures."""
@@ -188,11 +216,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with Progress() as progress:
         task = progress.add_task("evaluating", total=plan.ticks)
         card = plan.facts() | measure(plan, lambda: progress.advance(task))
-    write_picture(config.out / "dream_beside_real.png", beside_real(plan.world, plan.store, config.sampling_steps))
     card["speed"] = speed(plan.world, config.sampling_steps)
     text = render_card(card)
     write_card(config.out, card, text)
     print(text)
+    write_picture(config.out / "dream_beside_real.png", beside_real(plan.world, plan.store, config.sampling_steps))
     if config.save:
         # Only the card: weights that were loaded in another precision must not be written back.
         assert plan.world.source is not None
@@ -206,9 +234,11 @@ def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
     figures: dict[str, Any] = {"tokenizer": tokenizer_fidelity(world, store, probes)}
     tick()
     figures["events"] = teacher_forced_events(world, store, tick)
-    half = len(store) // 2
-    model = train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick)
-    reader = ActionReader(model, world.actions, store.ids[half:])
+    reader = None
+    if plan.reads_actions:
+        half = len(store) // 2
+        model = train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick)
+        reader = ActionReader(model, world.actions, store.ids[half:])
     measured = open_loop(
         world,
         store,
@@ -217,13 +247,13 @@ def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
         plan.horizons,
         config.sampling_steps,
         plan.metrics,
-        observers=(reader, plan.video) if plan.video else (reader,),
+        observers=tuple(observer for observer in (reader, plan.video) if observer is not None),
         film=min(FILM, plan.horizons[-1]),
         progress=tick,
     )
     figures["open_loop"] = by_horizon(measured)
     figures["controllability"] = controllability(measured)
-    figures["inverse_dynamics"] = reader.figures()
+    figures["inverse_dynamics"] = reader.figures() if reader else None
     figures["fvd"] = plan.video.figures() if plan.video else None
     figures["returns"] = {}
     if plan.spans:

@@ -20,15 +20,20 @@ def tokenizer_fidelity(
 
     Returns:
         ``psnr`` in dB and ``frames``; for each probed thing the share of the frames that hold it in which it is decoded
-        within one pixel, and as ``no_ghost_<thing>`` the share of the others in which none is decoded (None if there
-        are no others).
+        within one pixel, and as ``no_ghost_<thing>`` the share of the others in which none is decoded; None where
+        there are no such frames.
     """
-    ids = list(store.ids)
+    lengths = np.array([store.length(i) + 1 for i in store.ids])
+    total = int(lengths.sum())
+    # Evenly spread over all frames there are, one after the other.
+    chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     quality: list[np.ndarray] = []
     hits: dict[str, list[np.ndarray]] = {}
-    for i in ids:
-        chosen = np.linspace(0, store.length(i), max(1, count // len(ids))).astype(int)
-        frames = store.frames(i, 0, store.length(i) + 1)[chosen]
+    for i, begin, length in zip(store.ids, np.cumsum(lengths) - lengths, lengths, strict=True):
+        mine = chosen[(chosen >= begin) & (chosen < begin + length)] - begin
+        if not len(mine):
+            continue
+        frames = store.frames(i, 0, int(length))[mine]
         for part in np.array_split(frames, max(1, len(frames) // batch)):
             decoded = world.decode(world.encode(part[:, None])[:, 0]).cpu().numpy()
             quality.append(psnr(decoded, part))
@@ -46,6 +51,6 @@ def tokenizer_fidelity(
     }
     for name, rows in hits.items():
         there, right = np.concatenate(rows).T
-        result[name] = share(right, there)["value"]
+        result[name] = share(right, there)["value"] if there.any() else None
         result[f"no_ghost_{name}"] = share(right, ~there)["value"] if (~there).any() else None
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def pack(config: PackConfig) -> World:
         ValueError: If dynamics and tokenizer do not belong together, or the dynamics to be blended differ in size, or
             are no FOLDER=SHARE.
     """
-    shares = read_shares(config.blend)
+    shares, shares_told = read_shares(config.blend), dict[str, Any]()
     store = EpisodeStore.open(config.data)
     tokenizer = load_tokenizer(config.tokenizer)
     model, description = load_world_model(config.dynamics)
@@ -75,7 +76,14 @@ def pack(config: PackConfig) -> World:
             f"the dynamics in {config.dynamics} was trained on latents of another tokenizer than "
             f"{config.tokenizer}: name the one it was trained with"
         )
-    blend(model.dynamics, [(load_world_model(Path(run))[0].dynamics, share) for run, share in shares.items()])
+    blended = []
+    for run, share in shares.items():
+        other, told = load_world_model(Path(run))
+        if what_it_sees(told) != what_it_sees(description):
+            raise ValueError(f"the dynamics in {run} sees other latents or another past: it cannot be blended")
+        blended.append((other.dynamics, share))
+        shares_told[run] = {"share": share, **{key: told.get(key) for key in HOW_TRAINED}, **read_spent(Path(run))}
+    blend(model.dynamics, blended)
     info = store.info
     world_config = WorldConfig(
         name=config.name,
@@ -95,7 +103,7 @@ def pack(config: PackConfig) -> World:
         max_episode_steps=config.max_episode_steps,
         sampling_steps=config.sampling_steps,
         probes=config.probes or probes_for(info.env_id, info.preprocessing),
-        trained_on=_provenance(store, config, description),
+        trained_on=_provenance(store, config, description, shares_told),
     )
     length = config.start_frames or model.dynamics.context_length
     starts = choose_starts(store, length, config.beginnings, config.middles, config.seed)
@@ -109,6 +117,13 @@ def pack(config: PackConfig) -> World:
     return world
 
 
+def what_it_sees(description: dict[str, Any]) -> tuple[Any, ...]:
+    """What must be the same for weights to mean the same: tokenizer, kind, and which past is seen."""
+    config = description["dynamics"]["config"]
+    past = (config.get(key) for key in ("history", "past_actions", "max_steps"))
+    return (description["tokenizer"], description["dynamics"]["type"], *past)
+
+
 def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
     """Reads ``("runs/first=0.3",)`` as ``{"runs/first": 0.3}``.
 
@@ -118,6 +133,8 @@ def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
     shares: dict[str, float] = {}
     for entry in blend:
         run, _, share = entry.rpartition("=")
+        if run in shares:
+            raise ValueError(f"blend names {run} twice")
         try:
             shares[run] = float(share)
         except ValueError:
@@ -129,7 +146,7 @@ def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
     return shares
 
 
-def blend(dynamics: nn.Module, others: list[tuple[nn.Module, float]]) -> None:
+def blend(dynamics: nn.Module, others: Sequence[tuple[nn.Module, float]]) -> None:
     """Replaces all weights of ``dynamics`` by a weighted mean of its own and others', given with their shares.
 
     Weights of one training can be averaged, as they lie in one basin (Wortsman et al. 2022, Model soups).
@@ -179,7 +196,9 @@ def _reward_range(store: EpisodeStore) -> tuple[float, float]:
     return float(min(r.min() for r in rewards)), float(max(r.max() for r in rewards))
 
 
-def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, Any]) -> dict[str, Any]:
+def _provenance(
+    store: EpisodeStore, config: PackConfig, description: dict[str, Any], blended: dict[str, Any]
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recordings": {
             "episodes": len(store),
@@ -192,7 +211,7 @@ def _provenance(store: EpisodeStore, config: PackConfig, description: dict[str, 
     for part, folder in (("tokenizer", config.tokenizer), ("dynamics", config.dynamics)):
         if spent := read_spent(folder):
             facts.setdefault(part, {}).update(spent)
-    if shares := read_shares(config.blend):
-        facts["dynamics"]["blend"] = shares
+    if blended:
+        facts["dynamics"]["blend"] = blended
     facts["torch"] = torch.__version__
     return facts
