@@ -3,15 +3,14 @@
     python neuralsim/worlds/pong/recipe.py [folder]
 
 Recordings, runs and the new world land in the folder (default: the current one). Each command resumes where it was
-interrupted. On two CPU cores without bfloat16 it takes about three hours, most of them for the dynamics.
+interrupted. On two CPU cores without bfloat16 it takes about two hours, most of them for the dynamics.
 
 The bundled weights come from these commands with changes of course, told in docs/experiments.md. Tokenizer: 5,000 steps
-were planned at first. First run: 4,500 steps, then 5,000 more as a run of its own, with learning rate 1e-3 and
-shortcuts from the start; in the former zero_fraction was 0.3 up to step 1,250, and gradients of dynamics and heads were
-clipped together up to step 2,000. Second run: two of them, whose weights are blended half and half; one after the
-4,500 steps (500 of 2,200 planned, K = 2, three quarters of the lanes on own context), one as below. Heads: trained on
-from the end of those 2,200 steps, whose dynamics was not kept, for 6,000 steps; they are trained on real frames at
-last, so they fit any dynamics on these latents.
+were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients of dynamics and heads
+clipped together up to step 2,000, 6,500 steps planned until then. Second run: 500 of 2,200 planned steps, so that own
+context came in more slowly than it does by this command. Heads: trained on from the end of those 2,200 steps, whose
+dynamics was not kept; they are trained on real frames at last, so they fit any dynamics on these latents. First 3,000
+steps, then as many again. The presets have moved on since (longer, own frames with K = 4): what differs is said here.
 """
 
 from __future__ import annotations
@@ -38,13 +37,15 @@ def commands(home: Path) -> list[list[str]]:
         ["record", *GAME, "--steps", "30000", "--seed", "900000", "--out", held_out],
         ["record", *GAME, "--steps", "60000", "--seed", "950000", "--out", test],
         ["train", "tokenizer", "--preset", "pong", *learn, "--out", tokenizer, "--loop.steps", "7500"],
-        ["train", "dynamics", "--preset", "pong", *learn, "--tokenizer", tokenizer, "--out", first, "--loop.compile"],
+        ["train", "dynamics", "--preset", "pong", *learn, "--tokenizer", tokenizer, "--out", first,
+         "--loop.steps", "4500", "--loop.compile"],
         ["train", "dynamics", "--preset", "pong-own-context", *learn, "--tokenizer", tokenizer, "--init-from", first,
-         "--out", second, "--loop.compile"],
+         "--out", second, "--convolutional.self-steps", "2", "--convolutional.self-context", "0.75",
+         "--loop.steps", "500", "--loop.decay-fraction", "0", "--loop.compile"],
         ["train", "dynamics", "--preset", "pong-heads", *learn, "--tokenizer", tokenizer, "--init-from", second,
          "--out", third, "--loop.steps", "6000"],
         ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", third,
-         "--blend", f"{first}=0.3", "--max-episode-steps", "27000", "--out", world],
+         "--max-episode-steps", "27000", "--out", world],
         ["evaluate", world, "--data", test, "--out", str(home / "report"), "--clips", "200", "--save"],
     ]  # fmt: skip
 
