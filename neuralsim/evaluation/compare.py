@@ -100,9 +100,11 @@ def differences(first: OpenLoop, second: OpenLoop) -> dict[str, Any]:
 
 
 def _print(table: dict[str, Any], config: CompareConfig) -> None:
+    console = Console(soft_wrap=True)
+    console.print(f"first: {config.first}\nsecond: {config.second}")
     page = Table(title=f"{config.clips} clips; second less first with 95 % interval")
-    for heading in ("", "steps", config.first, config.second, "difference"):
-        page.add_column(heading, justify="left" if heading == "" else "right")
+    for heading in ("", "steps", "first", "second", "difference"):
+        page.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     for name, rows in table.items():
         for horizon, row in rows.items():
             gap = row["difference"]
@@ -115,4 +117,4 @@ def _print(table: dict[str, Any], config: CompareConfig) -> None:
                 f"{row['second']:.3f}",
                 f"[bold]{text}[/bold]" if sure else text,
             )
-    Console(width=max(100, Console().width)).print(page)
+    console.print(page)

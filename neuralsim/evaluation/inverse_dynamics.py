@@ -175,7 +175,7 @@ class ActionReader:
                 continue
             windows = windows_of(frames).reshape(-1, BEFORE + AFTER, *frames.shape[2:])
             for part in np.array_split(windows, max(1, len(windows) // 256)):
-                read = self.model.read(torch.from_numpy(np.ascontiguousarray(part)))
+                read = self.model.read(torch.from_numpy(part.copy()))
                 self.moments[name].add(read.numpy())
                 if name in self.said:
                     logits = [head(F.silu(read)) for head in self.model.parts]
