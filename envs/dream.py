@@ -43,12 +43,18 @@ class DreamEnv(PickledByArguments, gym.Env):
     All randomness derives from ``np_random``: ``reset(seed=s)`` fixes this dream and all later ones.
 
     ## Episode end
-    ``terminated`` when the world predicts the end; ``truncated`` after ``max_episode_steps``. Stepping on
-    after that raises ``ResetNeeded``.
+    ``terminated`` when the world predicts the end; ``truncated`` after ``max_episode_steps``, or when the trust in
+    the dream falls below ``min_trust``. Stepping on after that raises ``ResetNeeded``.
 
     ## Info
-    ``uncertainty`` (float, how far sampling moved from the first guess), ``step`` (int, steps since the
-    reset) and ``start`` (int, index of the start, -1 for your own frames).
+    - ``uncertainty`` (float): the error to expect of this frame, from how unsure the sampling of all frames since the
+      reset was, calibrated on held-out recordings: 0 is exact, 1 is as far from reality as any other frame of the game.
+      In a world whose card has no such measurement, the root of the summed squared distances between first guess and
+      sample, in latent units.
+    - ``horizon_trust`` (float): 1 less the mean error, in the same unit, of dreams of this length; 1 where it was never
+      measured.
+    - ``step`` (int): steps since the reset.
+    - ``start`` (int): index of the start, -1 for your own frames.
 
     Args:
         world: Name of a bundled world, folder, or Hugging Face hub id; or a loaded world (not through
@@ -60,6 +66,9 @@ class DreamEnv(PickledByArguments, gym.Env):
         dtype: ``"auto"`` (bfloat16 on CUDA, float32 elsewhere), ``"float32"`` or ``"bfloat16"``.
         max_episode_steps: Truncate after so many steps, if that is sooner than the time limit of the world
             (which is that of the real environment); None for the world's limit, -1 for none.
+        min_trust: Truncate when ``horizon_trust`` or 1 less ``uncertainty`` falls below this, from 0 (never) to 1.
+        pessimism: Subtract this times the ``uncertainty`` from every reward, so that agents keep to what the dream
+            knows well.
         render_mode: ``"rgb_array"``, ``"human"`` (a window, extra "play") or None.
         render_scale: Whole factor by which rendered frames are enlarged; None for 1, and for a window of
             handy size.
@@ -80,15 +89,18 @@ class DreamEnv(PickledByArguments, gym.Env):
         device: str = "auto",
         dtype: str = "auto",
         max_episode_steps: int | None = None,
+        min_trust: float = 0.0,
+        pessimism: float = 0.0,
         render_mode: str | None = None,
         render_scale: int | None = None,
     ) -> None:
-        self._arguments = {
+        dream: dict[str, Any] = {
             "world": world, "sampling_steps": sampling_steps, "obs_type": obs_type, "starts": starts,
             "device": device, "dtype": dtype, "max_episode_steps": max_episode_steps,
-            "render_mode": render_mode, "render_scale": render_scale,
+            "min_trust": min_trust, "pessimism": pessimism,
         }  # fmt: skip
-        self._lanes = DreamLanes(1, world, sampling_steps, obs_type, starts, device, dtype, max_episode_steps)
+        self._arguments = {**dream, "render_mode": render_mode, "render_scale": render_scale}
+        self._lanes = DreamLanes(1, **dream)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(
                 f"render_mode is {render_mode!r}; it must be one of {self.metadata['render_modes']} or None"
@@ -129,7 +141,7 @@ class DreamEnv(PickledByArguments, gym.Env):
         self._lanes.reset(np.zeros(1, np.int64), [self.np_random], options)
         if self.render_mode == "human":
             self.render()
-        return self._lanes.observations()[0], self._info(0.0)
+        return self._lanes.observations()[0], self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dreams one step.
@@ -148,15 +160,11 @@ class DreamEnv(PickledByArguments, gym.Env):
             float(result.reward[0]),
             bool(result.terminated[0]),
             bool(result.truncated[0]),
-            self._info(float(result.uncertainty[0])),
+            self._info(),
         )
 
-    def _info(self, uncertainty: float) -> dict[str, Any]:
-        return {
-            "uncertainty": uncertainty,
-            "step": int(self._lanes.steps[0]),
-            "start": int(self._lanes.start[0]),
-        }
+    def _info(self) -> dict[str, Any]:
+        return {name: values[0].item() for name, values in self._lanes.info().items()}
 
     def clone_state(self, include_rng: bool = False) -> DreamState:
         """This moment as a plain value: restored, the same actions lead to the same future, bit for bit.

@@ -18,6 +18,7 @@ from gymnasium.error import ResetNeeded
 
 from neuralsim.actions import add_lane, map_actions, space_from_json
 from neuralsim.envs.shared_worlds import shared_world
+from neuralsim.trust import Trust
 from neuralsim.world import World, WorldState
 
 OWN_FRAMES = -1
@@ -45,12 +46,11 @@ class DreamState:
 
 @dataclass(frozen=True)
 class LaneSteps:
-    """What one step brought to n lanes; arrays ``(n,)``, rewards and uncertainty float64."""
+    """What one step brought to n lanes; arrays ``(n,)``, rewards float64."""
 
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
-    uncertainty: np.ndarray
 
 
 class DreamLanes:
@@ -66,6 +66,8 @@ class DreamLanes:
         dtype: Likewise.
         max_episode_steps: Truncate after so many steps if that is sooner than the world's own limit; -1:
             never.
+        min_trust: Truncate when the trust in a dream, ``horizon_trust`` or 1 less ``uncertainty``, falls below this.
+        pessimism: Subtract this times the ``uncertainty`` from every reward.
 
     Raises:
         ValueError: For an argument that makes no sense; the message names it.
@@ -82,6 +84,8 @@ class DreamLanes:
         device: str,
         dtype: str,
         max_episode_steps: int | None,
+        min_trust: float = 0.0,
+        pessimism: float = 0.0,
     ) -> None:
         if lanes < 1:
             raise ValueError(f"num_envs is {lanes}; it must be at least 1")
@@ -97,6 +101,16 @@ class DreamLanes:
         if max_episode_steps is not None and max_episode_steps != -1 and max_episode_steps < 1:
             raise ValueError(f"max_episode_steps is {max_episode_steps}; it must be positive, -1 for no limit, or None")
         self.world = world if isinstance(world, World) else shared_world(world, device, dtype)
+        self.trust = Trust.from_card(self.world.card)
+        for name, value, highest in (("min_trust", min_trust, 1.0), ("pessimism", pessimism, float("inf"))):
+            if not 0 <= value <= highest or value == float("inf"):
+                raise ValueError(f"{name} is {value}; it must be a number from 0 to {highest:g}")
+            if value and self.trust is None:
+                raise ValueError(
+                    f"{name} is {value}, but nobody has measured how far the world {self.world.config.name!r} can be "
+                    "trusted: neuralsim evaluate WORLD --save"
+                )
+        self.min_trust, self.pessimism = min_trust, pessimism
         self.lanes = lanes
         self.obs_type = obs_type
         config = self.world.config
@@ -121,6 +135,7 @@ class DreamLanes:
         self.state: WorldState | None = None
         self.start = np.full(lanes, OWN_FRAMES, np.int64)
         self.ended = np.zeros(lanes, np.bool_)
+        self.uncertainty, self.horizon_trust = np.zeros(lanes), np.ones(lanes)
         self._frames: np.ndarray | None = None  # of the current moment, once somebody looked
 
     def reset(
@@ -170,6 +185,8 @@ class DreamLanes:
                 self._frames[lanes] = self.world.decode(fresh.latent).cpu().numpy()
         self.start[lanes] = indices
         self.ended[lanes] = False
+        self.uncertainty[lanes] = 0.0
+        self.horizon_trust[lanes] = 1.0
 
     def _chosen_starts(self, lanes: np.ndarray, asked: Any, choices: list[int]) -> np.ndarray:
         if asked is None:
@@ -214,12 +231,33 @@ class DreamLanes:
         self.state, prediction = self.world.step(self.state, actions, steps=self.sampling_steps)
         self._frames = None
         # One transfer from the device for all numbers.
-        numbers = torch.stack([prediction.reward, prediction.terminated.float(), prediction.uncertainty])
-        reward, ends, uncertainty = numbers.cpu().numpy().astype(np.float64)
+        numbers = torch.stack([prediction.reward, prediction.terminated.float(), self.state.doubt])
+        reward, ends, doubt = numbers.cpu().numpy().astype(np.float64)
+        steps = self.steps
+        self.uncertainty, self.horizon_trust = self._trust(doubt, steps)
         terminated = ends > 0.5
-        truncated = np.zeros_like(terminated) if self.limit is None else self.steps >= self.limit
+        truncated = np.zeros_like(terminated)
+        if self.min_trust:
+            truncated |= np.minimum(self.horizon_trust, 1 - self.uncertainty) < self.min_trust
+        if self.limit is not None:
+            truncated |= steps >= self.limit
         self.ended = terminated | truncated
-        return LaneSteps(reward, terminated, truncated, uncertainty)
+        return LaneSteps(reward - self.pessimism * self.uncertainty, terminated, truncated)
+
+    def _trust(self, doubt: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Uncertainty and horizon trust ``(n,)`` of lanes with these doubts after so many steps."""
+        if self.trust is None:
+            return np.sqrt(doubt), np.ones_like(doubt)
+        return self.trust.expected_error(doubt), self.trust.horizon_trust(steps)
+
+    def info(self) -> dict[str, np.ndarray]:
+        """What ``info`` tells of every lane, arrays ``(n,)``."""
+        return {
+            "uncertainty": self.uncertainty,
+            "horizon_trust": self.horizon_trust,
+            "step": self.steps,
+            "start": self.start,
+        }
 
     @property
     def steps(self) -> np.ndarray:
@@ -276,6 +314,8 @@ class DreamLanes:
             )
         self.state, self._frames = saved.state.to(self.world.device), None
         self.start, self.ended = saved.start.copy(), saved.ended.copy()
+        doubt = saved.state.doubt.cpu().numpy().astype(np.float64)
+        self.uncertainty, self.horizon_trust = self._trust(doubt, self.steps)
         for generator, state in zip(generators, saved.generators or (), strict=False):
             generator.bit_generator.state = state
 

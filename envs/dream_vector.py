@@ -38,6 +38,8 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         dtype: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
         max_episode_steps: Time limit, enforced here for every lane; None for the world's own, -1 for none.
+        min_trust: Trust below which a lane is truncated.
+        pessimism: Factor of the uncertainty that is subtracted from every reward.
         autoreset_mode: An :class:`gymnasium.vector.AutoresetMode` or its value, e.g. ``"SameStep"``.
         render_mode: ``"rgb_array"`` or None; ``render()`` returns one frame per lane.
         render_scale: Whole factor by which rendered frames are enlarged.
@@ -61,14 +63,20 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         device: str = "auto",
         dtype: str = "auto",
         max_episode_steps: int | None = None,
+        min_trust: float = 0.0,
+        pessimism: float = 0.0,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         render_scale: int | None = None,
     ) -> None:
+        dream: dict[str, Any] = {
+            "world": world, "sampling_steps": sampling_steps, "obs_type": obs_type, "starts": starts,
+            "device": device, "dtype": dtype, "max_episode_steps": max_episode_steps,
+            "min_trust": min_trust, "pessimism": pessimism,
+        }  # fmt: skip
         self._arguments = {
-            "num_envs": num_envs, "world": world, "sampling_steps": sampling_steps, "obs_type": obs_type,
-            "starts": starts, "device": device, "dtype": dtype, "max_episode_steps": max_episode_steps,
-            "autoreset_mode": autoreset_mode, "render_mode": render_mode, "render_scale": render_scale,
+            "num_envs": num_envs, **dream, "autoreset_mode": autoreset_mode, "render_mode": render_mode,
+            "render_scale": render_scale,
         }  # fmt: skip
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -79,7 +87,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             raise ValueError(f"render_mode is {render_mode!r}; many dreams at once have 'rgb_array' or None")
         if render_scale is not None and (not isinstance(render_scale, int) or render_scale < 1):
             raise ValueError(f"render_scale is {render_scale!r}; it must be a whole number from 1 on, or None")
-        self._lanes = DreamLanes(num_envs, world, sampling_steps, obs_type, starts, device, dtype, max_episode_steps)
+        self._lanes = DreamLanes(num_envs, **dream)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.render_scale = render_scale or 1
@@ -153,7 +161,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             # As in Gymnasium's own vector environments, None for a lane leaves its generator as it is.
             self._seed(seeds, np.array([i for i in lanes if seeds[i] is not None], np.int64))
         self._restart(lanes, options)
-        return self._lanes.observations(), self._info(np.zeros(self.num_envs), mask)
+        return self._lanes.observations(), self._info(mask)
 
     def _restart(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         self._lanes.reset(lanes, [self._generators[i] for i in lanes], options)
@@ -174,12 +182,12 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             )
         if len(ended) == self.num_envs:
             nothing = np.zeros(self.num_envs)
-            result = LaneSteps(nothing, nothing.astype(np.bool_), nothing.astype(np.bool_), nothing.copy())
+            result = LaneSteps(nothing, nothing.astype(np.bool_), nothing.astype(np.bool_))
         else:
             result = lanes.step(actions)
         if len(ended):  # in NEXT_STEP mode; the batch stays whole, so these lanes were stepped in vain
             self._restart(ended)
-            for values in (result.reward, result.terminated, result.truncated, result.uncertainty):
+            for values in (result.reward, result.terminated, result.truncated):
                 values[ended] = 0
         info: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.ended.any():
@@ -191,19 +199,17 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             info = {
                 "final_obs": final_obs,
                 "_final_obs": done.copy(),
-                "final_info": self._info(result.uncertainty, done),
+                "final_info": self._info(done),
                 "_final_info": done.copy(),
             }
             self._restart(np.flatnonzero(done))
-            result.uncertainty[done] = 0
-        info |= self._info(result.uncertainty, np.ones(self.num_envs, np.bool_))
+        info |= self._info(np.ones(self.num_envs, np.bool_))
         return lanes.observations(), result.reward, result.terminated, result.truncated, info
 
-    def _info(self, uncertainty: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    def _info(self, mask: np.ndarray) -> dict[str, Any]:
         """Gymnasium's vector format: an array per key, and a mask ``_key`` of the lanes that have it."""
-        values = {"uncertainty": uncertainty, "step": self._lanes.steps, "start": self._lanes.start}
         info: dict[str, Any] = {}
-        for key, value in values.items():
+        for key, value in self._lanes.info().items():
             info[key] = np.where(mask, value, np.zeros_like(value))
             info[f"_{key}"] = mask.copy()
         return info

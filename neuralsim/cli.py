@@ -1,4 +1,4 @@
-"""The command line: ``neuralsim record | data | train | world | evaluate | compare | play | demo``.
+"""The command line: ``neuralsim record | data | train | world | evaluate | card | compare | doctor | play | demo``.
 
 Every command is a config dataclass and a function in the module that does the work; this file only finds them.
 Modules are imported when their command is called, so that ``neuralsim --help`` answers at once.
@@ -60,8 +60,17 @@ COMMANDS: dict[str, Command] = {
         "evaluate",
         "measure a world on held-out recordings and write its card",
     ),
+    "card": Command(
+        "neuralsim.evaluation.show_card", "CardConfig", "show_card", "print how far a world can be trusted, as measured"
+    ),
     "compare": Command(
         "neuralsim.evaluation.compare", "CompareConfig", "compare", "put two worlds side by side on the same clips"
+    ),
+    "doctor": Command(
+        "neuralsim.training.doctor",
+        "DoctorConfig",
+        "doctor",
+        "check a world, a training run or recordings, with advice",
     ),
     "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with the keyboard"),
     "demo": Command("neuralsim.envs.demo", "DemoConfig", "demo", "play the bundled Pong, or film a scripted player"),
@@ -112,7 +121,12 @@ def parse(module: Any, command: Command, name: str, arguments: list[str]) -> Any
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status (0 done, 2 a mistake in the call, 130 interrupted)."""
+    """Runs a command.
+
+    Returns:
+        The exit status: 0 done, 2 a mistake in the call, 130 interrupted; or the ``exit_status`` of what the command
+        gives back, such as 1 where the doctor found something wrong.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -131,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         module = importlib.import_module(command.module)
         config = parse(module, command, name, words[len(name.split()) :])
-        getattr(module, command.function)(config)
+        result = getattr(module, command.function)(config)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -143,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {error}\n(NEURALSIM_TRACEBACK=1 shows where)", file=sys.stderr)
         return 2
-    return 0
+    return int(getattr(result, "exit_status", 0))
 
 
 if __name__ == "__main__":

@@ -254,7 +254,8 @@ def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, scale: int)
                 delays[-1] += delay
                 continue
         shown = drawn if shown is None else np.where(drawn == same, shown, drawn)
-        image = Image.fromarray(enlarge(drawn[..., None], scale)[..., 0], mode="P")
+        large = enlarge(drawn[..., None], scale)[..., 0]
+        image = Image.frombytes("P", large.shape[::-1], large.tobytes())
         image.putpalette(full.tobytes())
         images.append(image)
         delays.append(delay)

@@ -178,7 +178,8 @@ class World:
             latents = self._encode(images)
             state = self.dynamics.start(latents, torch.from_numpy(encoded).to(self.device, self.dtype))
             recent = self.heads.look_back(latents)[:, -1]
-        return WorldState(dynamics=state, recent=recent.clone(), step=step, seed=seeds)
+        doubt = torch.zeros(lanes, device=self.device)
+        return WorldState(state, recent.clone(), step, seeds, doubt)
 
     def start_at(self, index: int, seed: int = 0) -> WorldState:
         """The state of one lane after one of the world's own :attr:`starts`; computed once and remembered.
@@ -245,8 +246,9 @@ class World:
         # Copies made out here are ordinary tensors, which a policy in training may use.
         latent = latent.clone()
         recent = torch.cat([state.recent[:, 1:], latent[:, None]], dim=1)
-        following = WorldState(dynamics=dynamics, recent=recent, step=state.step + 1, seed=state.seed)
-        return following, Prediction(latent, reward.clone(), terminated.clone(), uncertainty.float().clone())
+        uncertainty = uncertainty.float().clone()
+        following = WorldState(dynamics, recent, state.step + 1, state.seed, state.doubt + uncertainty.square())
+        return following, Prediction(latent, reward.clone(), terminated.clone(), uncertainty)
 
     def decode(self, latent: Any) -> Tensor:
         """Latents ``(..., h, w, c)``, array or tensor, to frames ``(..., H, W, 3)`` uint8 on its device.

@@ -15,6 +15,7 @@ from torch import Tensor
 from neuralsim.dynamics.base import State
 
 Indices = int | Sequence[int] | Tensor
+_OWN = ("recent", "step", "seed", "doubt")  # a state's tensors beside those of the dynamics, in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +29,14 @@ class WorldState:
         recent: ``(B, n, h, w, c)`` latents of the last frames, oldest first: what the heads look back on.
         step: ``(B,)`` int64 on the CPU, steps since the start.
         seed: ``(B,)`` int64 on the CPU, the key of each lane's noise, in [0, 2**63).
+        doubt: ``(B,)`` float32, squared uncertainty of all steps since the start: errors add up as variances do.
     """
 
     dynamics: State
     recent: Tensor
     step: Tensor
     seed: Tensor
+    doubt: Tensor
 
     @property
     def latent(self) -> Tensor:
@@ -48,15 +51,13 @@ class WorldState:
     @property
     def nbytes(self) -> int:
         """Memory of all tensors."""
-        return sum(t.numel() * t.element_size() for t in (self.recent, self.step, self.seed, *self.dynamics.values()))
+        return sum(t.numel() * t.element_size() for t in (*self._own(), *self.dynamics.values()))
+
+    def _own(self) -> list[Tensor]:
+        return [getattr(self, name) for name in _OWN]
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> WorldState:
-        return WorldState(
-            dynamics={name: change(tensor) for name, tensor in self.dynamics.items()},
-            recent=change(self.recent),
-            step=change(self.step),
-            seed=change(self.seed),
-        )
+        return WorldState({name: change(tensor) for name, tensor in self.dynamics.items()}, *map(change, self._own()))
 
     def clone(self) -> WorldState:
         """A copy that shares no memory."""
@@ -85,10 +86,8 @@ class WorldState:
             return first
         try:
             return WorldState(
-                dynamics={name: torch.cat([s.dynamics[name] for s in states]) for name in first.dynamics},
-                recent=torch.cat([s.recent for s in states]),
-                step=torch.cat([s.step for s in states]),
-                seed=torch.cat([s.seed for s in states]),
+                {name: torch.cat([s.dynamics[name] for s in states]) for name in first.dynamics},
+                *(torch.cat(parts) for parts in zip(*(s._own() for s in states), strict=True)),
             )
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"states of different worlds or devices cannot be stacked: {error}") from error
@@ -107,10 +106,8 @@ class WorldState:
             return mine.index_copy(0, index.to(mine.device), theirs.to(mine.device, mine.dtype))
 
         return WorldState(
-            dynamics={name: put(tensor, other.dynamics[name]) for name, tensor in self.dynamics.items()},
-            recent=put(self.recent, other.recent),
-            step=put(self.step, other.step),
-            seed=put(self.seed, other.seed),
+            {name: put(tensor, other.dynamics[name]) for name, tensor in self.dynamics.items()},
+            *map(put, self._own(), other._own()),
         )
 
     def reseed(self, seeds: int | Sequence[int]) -> WorldState:
@@ -124,12 +121,12 @@ class WorldState:
     def to(self, device: torch.device | str) -> WorldState:
         """The same dreams on another device; step and seed stay on the CPU."""
         dynamics = {name: tensor.to(device) for name, tensor in self.dynamics.items()}
-        return dataclasses.replace(self, dynamics=dynamics, recent=self.recent.to(device))
+        return dataclasses.replace(self, dynamics=dynamics, recent=self.recent.to(device), doubt=self.doubt.to(device))
 
     def to_bytes(self) -> bytes:
         """The state in the safetensors format."""
         tensors = {f"dynamics.{name}": tensor for name, tensor in self.dynamics.items()}
-        tensors |= {"recent": self.recent, "step": self.step, "seed": self.seed}
+        tensors |= dict(zip(_OWN, self._own(), strict=True))
         return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
     @staticmethod
@@ -141,7 +138,7 @@ class WorldState:
         """
         try:
             tensors = load(data)
-            fixed = {name: tensors.pop(name) for name in ("recent", "step", "seed")}
+            fixed = {name: tensors.pop(name) for name in _OWN}
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"these {len(data)} bytes hold no state of a world: {error}") from error
         return WorldState(dynamics={name.removeprefix("dynamics."): t for name, t in tensors.items()}, **fixed)

@@ -81,8 +81,8 @@ def build_tiny_world(
         dynamics={"type": "convolutional", "config": dataclasses.asdict(dynamics.config)},
         heads={"config": dataclasses.asdict(heads.config)},
         fps=15.0,
-        env_id="Tiny-v0",
         **{
+            "env_id": "Tiny-v0",
             "reward_values": [-1.0, 0.0, 1.0],
             "reward_range": (-1.0, 1.0),
             "keys_to_action": [[["w"], 2], [["s"], 3], [[], 0]] if size == 6 else None,

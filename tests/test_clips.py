@@ -13,7 +13,8 @@ def episode(length: int, number: int = 0) -> LatentEpisode:
     if length > 40:
         rewards[40] = 1.0
     terminated[-1] = 1.0
-    return LatentEpisode(number, latents, actions, rewards, terminated, torch.zeros(length, dtype=torch.bool))
+    return LatentEpisode(number, latents, actions, rewards, terminated, torch.zeros(length, dtype=torch.bool),
+                         torch.zeros(length, dtype=torch.long))  # fmt: skip
 
 
 def test_action_t_leads_from_latent_t_to_the_next():
@@ -92,3 +93,14 @@ def test_clips_of_turns_end_in_a_turn_or_just_after():
     sampler = ClipSampler([turning, straight], 10, 1, ClipMix(events=0, ends=0, aftermath=0, starts=0, turns=1))
     last = sampler.draw(0, 200).latents[:, -1, 0, 0, 0]
     assert set(last.int().tolist()) == {31, 32, 33, 71, 72, 73}
+
+
+def test_clips_of_comebacks_hide_what_was_before():
+    served, other = episode(60), episode(60, 1)
+    served.comebacks[29] = 20  # gone from frame 20 on, back in frame 30
+    served.comebacks[58] = 50  # too near the end for the frames after it
+    mix = ClipMix(events=0, ends=0, aftermath=0, starts=0, comebacks=1)
+    batch = ClipSampler([served, other], 16, 4, mix).draw(0, 20)
+    for latents, actions in zip(batch.latents[:, :, 0, 0, 0].int().tolist(), batch.actions, strict=True):
+        assert latents == [20, 20, 20, *range(21, 34)]
+        assert actions[:, 1].tolist() == list(range(18, 33))  # what was done is still known

@@ -48,7 +48,7 @@ def test_reset_gives_frame_and_plain_info(env: DreamEnv):
     observation, info = env.reset(seed=0)
     assert observation.shape == (48, 64, 3)
     assert observation.dtype == np.uint8
-    assert info == {"uncertainty": 0.0, "step": 0, "start": info["start"]}
+    assert info == {"uncertainty": 0.0, "horizon_trust": 1.0, "step": 0, "start": info["start"]}
     json.dumps(info)
 
 
@@ -149,7 +149,8 @@ def test_step_returns_plain_values(env: DreamEnv):
     assert type(reward) is float
     assert type(terminated) is bool
     assert type(truncated) is bool
-    assert {name: type(value) for name, value in info.items()} == {"uncertainty": float, "step": int, "start": int}
+    kinds = {"uncertainty": float, "horizon_trust": float, "step": int, "start": int}
+    assert {name: type(value) for name, value in info.items()} == kinds
     assert info["step"] == 1
 
 

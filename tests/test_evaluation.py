@@ -3,19 +3,20 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neuralsim.data.episodes import EpisodeStore
-from neuralsim.evaluation.card import render_card
-from neuralsim.evaluation.closed_loop import SERVE_WITHIN, Play, describe
+from neuralsim.evaluation.closed_loop import SERVE_WITHIN, describe
 from neuralsim.evaluation.controllability import controllability
 from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, others_of, read_actions, read_clips
 from neuralsim.evaluation.image_quality import psnr
 from neuralsim.evaluation.intervals import mean, ratio, share
-from neuralsim.evaluation.open_loop import SOURCES, OpenLoop, by_horizon, open_loop, wrong_actions
-from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, find, turns
+from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, open_loop, wrong_actions
+from neuralsim.evaluation.playing import Play
+from neuralsim.evaluation.probes import PROBES, Found, Probes, Thing, comebacks, find, find_probes, turns
 from neuralsim.evaluation.run import write_card
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 
@@ -256,6 +257,15 @@ def test_turns_are_where_a_thing_leaves_its_course():
     assert turns(DOT.things[0], labels, least=5).sum() == 0
 
 
+def test_comebacks_are_where_a_thing_is_back_after_a_while():
+    there = np.array([0, 0, 1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0], np.float32)
+    found = comebacks(DOT.things[0], {"there": there}, least=3)
+    # Gone from frame 4 on, back in frame 7; not from the beginning, not for one frame, not until the end.
+    assert found.nonzero()[0].tolist() == [6]
+    assert found[6] == 4
+    assert not comebacks(DOT.things[0], {"other": there}).any()
+
+
 def test_shuffled_actions_come_from_another_episode():
     cuts = [Cut(0, 1), Cut(0, 2), Cut(1, 3)]
     assert others_of(cuts) == [Cut(1, 3), Cut(1, 3), Cut(0, 1)]
@@ -276,32 +286,25 @@ def test_a_thing_that_is_never_there_is_no_figure(recording):
     assert figures["no_ghost_dot"] == 1
 
 
-def test_the_card_tells_what_there_is():
-    cell = {"value": -0.5, "low": -0.8, "high": -0.2, "n": 9}
-    nothing = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    for value in (cell, nothing):
-        sources = dict.fromkeys(SOURCES, value)
-        event = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "real": 10, "lags": {k: {"f1": 0.9} for k in "012"}}
-        event |= {"calibration": {"ece": 0.01}, "doubtful": {"ece": float("nan")}}
-        card = {
-            "world": "w", "env_id": "E", "env_kwargs": {}, "sampling_steps": 4, "clips": 9, "lanes": 1, "steps": 5,
-            "skill": 0.5, "parameters": {"dynamics": 10**6}, "held_out": {"episodes": 2, "steps": 9, "command": "c"},
-            "trained_on": {"dynamics": {"steps": 10, "seconds": 60, "blend": {"runs/a": {"share": 0.3}}}},
-            "tokenizer": {"psnr": 40.0, "frames": 10, "ball": None, "no_ghost_ball": 1.0},
-            "open_loop": {"4": {"psnr": sources, "ball": sources, "false_ball": value}},
-            "controllability": {"delta_psnr": value, "error_ratio": {"random": {"4": value}}},
-            "inverse_dynamics": {"f1_dream": 0.4, "f1_real": 0.5, "f1_ratio": 0.8, "actions": 9, "distance": {}},
-            "fvd": {"dream": 10.0, "copy": 100.0, "clips": 9},
-            "events": {"reward": event},
-            "returns": {"64": {"error": value, "bias": value, "constant": value}},
-            "closed_loop": {"dream": {"dead": 0.0}, "real": {"dead": float("nan")}},
-            "speed": {"steps_per_second": 80.0, "threads": 2, "device": "cpu"},
-            "not_measured": {"LPIPS": "no weights"},
-        }  # fmt: skip
-        page = render_card(card)
-        assert "nan" not in page
-        assert ("-0.50 (-0.80 to -0.20)" in page) == (value is cell)
-        for part in ("FVD: 10.0", "LPIPS: no weights", "30.0 % of its weights are those of runs/a", "macro F1 0.400"):
-            assert part in page
-    assert "## Not measured" not in render_card(card | {"not_measured": {}})
-    assert "## Films" not in render_card(card | {"inverse_dynamics": None, "fvd": None})
+def test_probes_of_ones_own_are_found_by_name():
+    assert find_probes(None) is None
+    assert find_probes("pong") is PROBES["pong"]
+    assert find_probes("test_evaluation:DOT").things == DOT.things
+    with pytest.raises(ValueError, match=r"unknown probes 'chess'; there are pong, and module:NAME"):
+        find_probes("chess")
+    with pytest.raises(ValueError, match="is no Probes but"):
+        find_probes("test_evaluation:probe")
+    with pytest.raises(ModuleNotFoundError, match="need the module no_such_module"):
+        find_probes("no_such_module:PROBES")
+
+
+def test_the_example_of_the_docs_finds_its_car(tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "docs" / "probes.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "car_probes.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    frames = np.full((2, 20, 30, 3), 90, np.uint8)
+    frames[0, 4:6, 10:13] = (220, 30, 20)
+    found = find(find_probes("car_probes:PROBES"), frames)["car"]
+    assert found.present.tolist() == [True, False]
+    assert found.position[0] == pytest.approx([11, 4.5])

@@ -10,7 +10,7 @@ from neuralsim.group_norm import GroupNorm
 def count_fast_calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     calls: list[torch.Tensor] = []
     fast = GroupNorm._by_channels
-    monkeypatch.setattr(GroupNorm, "_by_channels", lambda self, x: calls.append(x) or fast(self, x))
+    monkeypatch.setattr(GroupNorm, "_by_channels", lambda self, x, *rest: calls.append(x) or fast(self, x, *rest))
     return calls
 
 
@@ -30,6 +30,20 @@ def test_both_ways_agree(affine: bool, lanes: int, monkeypatch: pytest.MonkeyPat
     assert len(calls) == (lanes > 1)
     assert torch.allclose(fast, theirs(x), atol=2e-5)
     assert fast.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("lanes", [1, 9])
+def test_both_ways_modulate_alike(lanes: int, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 24, affine=False)
+    x = torch.randn(lanes, 24, 16, 16).to(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, lanes, 24)
+    calls = count_fast_calls(monkeypatch)
+    with torch.inference_mode():
+        modulated = norm(x, scale, shift)
+    assert len(calls) == (lanes > 1)
+    plain = nn.functional.group_norm(x, 4)
+    assert torch.allclose(modulated, plain * (1 + scale[..., None, None]) + shift[..., None, None], atol=2e-5)
 
 
 def test_gradients_take_pytorchs_way(monkeypatch: pytest.MonkeyPatch):

@@ -1,13 +1,16 @@
 """The whole way by the command line, on the real emulator with tiny models: record, train, pack, evaluate, dream."""
 
 import json
+from pathlib import Path
+from typing import get_args
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from neuralsim.cli import COMMANDS, main
+from neuralsim.cli import COMMANDS, main, parse
+from neuralsim.evaluation.plan import Part
 from neuralsim.tensor_files import read_tensors
 
 pytest.importorskip("ale_py")
@@ -37,8 +40,11 @@ def home(tmp_path_factory):
     run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
         "--out", home / "world", "--beginnings", 2, "--middles", 2)  # fmt: skip
     packed = (home / "world" / "world.safetensors").read_bytes()
-    run("evaluate", home / "world", "--data", home / "held", "--out", home / "report", "--clips", 3, "--lanes", 2,
-        "--steps", 12, "--horizon", 20, "--save")  # fmt: skip
+    parts = [part for part in get_args(Part) if part != "cost"]
+    run("evaluate", home / "world", "--data", home / "held", "--out", home / "report", "--parts", *parts, "--clips", 3,
+        "--horizon", 20, "--lanes", 2, "--steps", 12, "--policies", "noop", "random", "scripted=1",
+        "--ranking-lanes", 2, "--ranking-steps", 10, "--moments", 2, "--branches", 2, "--branch-steps", 6,
+        "--long-lanes", 1, "--long-steps", 1000, "--save")  # fmt: skip
     assert (home / "world" / "world.safetensors").read_bytes() == packed  # --save adds the card and nothing else
     return home
 
@@ -51,7 +57,32 @@ def test_every_step_left_its_result(home):
     assert kinds == {"train", "held-out"}
     card = json.loads((home / "world" / "card.json").read_text())
     assert set(card["open_loop"]["1"]) >= {"psnr", "ball", "player", "enemy"}
-    assert "World card" in (home / "world" / "card.md").read_text()
+    assert set(card) >= {"events", "trust", "closed_loop", "ranking", "counterfactuals", "long_dreams"}
+    assert set(card["ranking"]["policies"]) == {"noop", "random", "scripted=1"}
+    assert card["counterfactuals"]["moments"] == 2
+    assert card["not_measured"]["Cost"] == "left out (--parts)"
+    assert card["not_measured"]["Dreams of 10,000 steps"] == "--long-steps is 1,000"
+    page = (home / "world" / "card.md").read_text()
+    for section in ("World card", "Trust while dreaming", "Order of policies", "Order of possible futures"):
+        assert section in page
+    assert (home / "report" / "dream_beside_real.png").is_file()
+
+
+def test_an_interrupted_evaluation_goes_on(home, tmp_path, monkeypatch):
+    from neuralsim.evaluation import run as module
+
+    words = ["evaluate", home / "world", "--data", home / "held", "--out", tmp_path, "--horizon", 20, "--clips", 2,
+             "--parts", "events", "returns"]  # fmt: skip
+    events = module.MEASURES["events"]
+    monkeypatch.setitem(module.MEASURES, "returns", lambda plan, tick: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main([str(word) for word in words]) == 130
+    assert not (tmp_path / "card.json").exists()
+    monkeypatch.setitem(module.MEASURES, "returns", lambda plan, tick: {"returns": {}})
+    monkeypatch.setitem(module.MEASURES, "events", lambda plan, tick: pytest.fail("measured again"))
+    run(*words)
+    assert set(json.loads((tmp_path / "card.json").read_text())["events"]) == {"reward", "end"}
+    monkeypatch.setitem(module.MEASURES, "events", events)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "card.md", "report.html"]
 
 
 def test_the_world_dreams(home):
@@ -61,7 +92,8 @@ def test_the_world_dreams(home):
     frame, _ = env.reset(seed=0)
     assert frame.shape == (64, 64, 3)
     for _ in range(3):
-        frame, reward, terminated, _, _ = env.step(env.action_space.sample())
+        frame, reward, terminated, _, info = env.step(env.action_space.sample())
+        assert 0 <= info["horizon_trust"] < 1  # as the card has measured it
         assert env.observation_space.contains(frame)
         assert reward in (-1.0, 0.0, 1.0)
         if terminated:
@@ -109,6 +141,12 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "heads"))
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
+    run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
+        "--heads", home / "heads", "--out", home / "other heads", "--beginnings", 1, "--middles", 0)  # fmt: skip
+    packed = read_tensors(home / "other heads" / "world.safetensors")[0]
+    assert all(torch.equal(packed[name], after[name]) for name in after if name.startswith(("heads.", "dynamics.")))
+    told = json.loads((home / "other heads" / "config.json").read_text())["trained_on"]
+    assert (told["heads"]["heads_only"], told["dynamics"]["heads_only"]) == (True, False)
 
 
 def test_worlds_can_be_compared(home, capsys):
@@ -159,3 +197,14 @@ def test_usage_lists_every_command(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)
+
+
+def test_every_command_of_the_recipe_is_one():
+    import importlib
+    import runpy
+
+    recipe = runpy.run_path(str(Path(__file__).parent.parent / "neuralsim" / "worlds" / "pong" / "recipe.py"))
+    for words in recipe["commands"](Path("home")):
+        name = next(" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS)
+        config = parse(importlib.import_module(COMMANDS[name].module), COMMANDS[name], name, words[len(name.split()) :])
+        assert str(config).count("home") >= 1

@@ -151,3 +151,13 @@ def test_wrong_step_counts_are_explained():
         sample(lambda z, m, i: z, torch.zeros(1, 1), 3, SCHEDULE)
     with pytest.raises(ValueError, match="at most 64"):
         sample(lambda z, m, i: z, torch.zeros(1, 1), 128, SCHEDULE)
+
+
+def test_the_spread_tells_a_model_that_always_says_the_same():
+    clean = torch.randn(6, 2, 2, 3)
+    level, size = torch.zeros(6, dtype=torch.long), torch.full((6,), SCHEDULE.finest)
+    said = torch.randn(6, 2, 2, 3)
+    spread = shortcut_loss(lambda z, m, i: said, clean, torch.randn_like(clean), level, size, SCHEDULE).spread
+    assert spread == pytest.approx(float(said.var(0, correction=0).mean().sqrt()))
+    same = said[:1].expand_as(said)
+    assert shortcut_loss(lambda z, m, i: same, clean, torch.randn_like(clean), level, size, SCHEDULE).spread == 0

@@ -34,6 +34,10 @@ class ClipMix:
     turns: float = 0.0
     """Share of clips that end in or just after a step in which the first thing that the game's probes know changes its
     course: a ball that meets a paddle. Needs recordings with that ground truth; without, it counts for nothing."""
+    comebacks: float = 0.0
+    """Share of clips whose first predicted frame shows that thing again after it was gone, with all that was before it
+    went hidden: the first frame without it is repeated instead. A dream that has lost it has such a past, which no
+    recording shows, and would wait for ever. Needs the same ground truth."""
 
 
 class ClipSampler:
@@ -80,6 +84,7 @@ class ClipSampler:
             "ends": self._find(lambda episode: episode.terminated > 0),
             "aftermath": self._find(lambda episode: episode.rewards != 0),
             "turns": self._find(lambda episode: episode.turns),
+            "comebacks": self._find(lambda episode: episode.comebacks[: len(episode) - predicted + 1] > 0),
         }
 
     def _find(self, happens: Callable[[LatentEpisode], torch.Tensor]) -> np.ndarray:
@@ -94,8 +99,11 @@ class ClipSampler:
         clips = []
         for draw in rng.random(batch_size):
             kind = names[int(np.searchsorted(bounds, draw, side="right"))]
-            pool = self.pools.get(kind, ())
-            if len(pool):
+            pool, hidden = self.pools.get(kind, ()), 0
+            if len(pool) and kind == "comebacks":
+                i, t = pool[rng.integers(len(pool))]
+                last, hidden = int(t) + self.predicted, int(self.episodes[i].comebacks[t])
+            elif len(pool):
                 i, t = pool[rng.integers(len(pool))]
                 # Action t leads to frame t + 1, which may be any of the predicted ones.
                 last = t + 1 + rng.integers({"aftermath": AFTERMATH, "turns": TURN}.get(kind, self.predicted))
@@ -106,15 +114,18 @@ class ClipSampler:
                 flat = rng.integers(self.cumulative[-1])
                 i = int(self.cumulative.searchsorted(flat, side="right"))
                 last = self.predicted + int(flat - (self.cumulative[i] - self.counts[i]))
-            clips.append(cut_clip(self.episodes[i], last, self.clip_length))
+            clips.append(cut_clip(self.episodes[i], last, self.clip_length, hidden))
         return ClipBatch(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
 
 
-def cut_clip(episode: LatentEpisode, last: int, length: int) -> tuple[torch.Tensor, ...]:
-    """The ``length`` frames up to frame ``last``: latents, actions, rewards, terminated, valid (see ClipBatch)."""
+def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) -> tuple[torch.Tensor, ...]:
+    """The ``length`` frames up to frame ``last``: latents, actions, rewards, terminated, valid (see ClipBatch).
+
+    The latents of frames before ``hidden`` are those of that frame.
+    """
     frames = torch.arange(last - length + 1, last + 1)
     valid = frames >= 0
-    latents = episode.latents[frames.clamp(min=0)].float()
+    latents = episode.latents[frames.clamp(min=hidden)].float()
     steps = frames[:-1]
     known = (steps >= 0).float()
     inside = steps.clamp(min=0)

@@ -33,6 +33,7 @@ class LatentEpisode:
         rewards: ``(T,)`` float32.
         terminated: ``(T,)`` float32.
         turns: ``(T,)`` bool, whether something changes its course with the step; all False where nobody looked.
+        comebacks: ``(T,)`` int64: where something comes back with the step, the first frame without it, else 0.
     """
 
     id: int
@@ -41,6 +42,7 @@ class LatentEpisode:
     rewards: Tensor
     terminated: Tensor
     turns: Tensor
+    comebacks: Tensor
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -90,6 +92,7 @@ def load_latents(
                 torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
                 torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
                 torch.zeros(store.length(i), dtype=torch.bool),
+                torch.zeros(store.length(i), dtype=torch.long),
             )
         )
     return episodes

@@ -99,9 +99,10 @@ class FilmBlock(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Maps ``(B, C, h, w)`` and ``(B, E)`` to ``(B, C, h, w)``."""
-        scale, shift = self.film(e)[:, :, None, None].chunk(2, dim=1)
-        y = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        return x + self.conv2(F.silu(torch.addcmul(shift, y, 1 + scale)))
+        scale, shift = self.film(e).chunk(2, dim=1)
+        again = not torch.is_grad_enabled()  # in memory that nobody else needs, which is still at hand
+        y = self.conv1(F.silu(self.norm1(x), inplace=again))
+        return x + self.conv2(F.silu(self.norm2(y, scale, shift), inplace=again))
 
 
 class HistoryNet(nn.Module):
@@ -304,7 +305,7 @@ class ConvolutionalDynamics(Dynamics):
         for t in range(begin - lead, begin):
             with torch.no_grad():
                 dream(t, read_past(t))
-        flow, bootstrap, errors, copies = [], [], [], []
+        flow, bootstrap, errors, copies, spreads = [], [], [], [], []
         for t in range(begin, begin + config.rollout):
             predict, clean = read_past(t), batch.latents[:, t]
             if own_share > 0:
@@ -315,6 +316,7 @@ class ConvolutionalDynamics(Dynamics):
             terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
             flow.append(terms.flow)
             bootstrap.append(terms.bootstrap)
+            spreads.append(terms.spread)
             first = (level == 0) & (size == self.schedule.finest)
             errors.append(torch.where(first, terms.error, torch.nan))
             copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
@@ -330,6 +332,7 @@ class ConvolutionalDynamics(Dynamics):
             "flow": flow_loss.detach(),
             "relative_to_copy": error.nanmean() / copy.mean(),
             "relative_last_frame": error[-1].nanmean() / copy[-1].mean(),
+            "prediction_std": torch.stack(spreads).mean(),
         }
         if shortcuts:
             metrics["bootstrap"] = bootstrap_loss.detach()

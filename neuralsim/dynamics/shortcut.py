@@ -125,11 +125,14 @@ class ShortcutLoss:
         flow: Weighted mean squared error to the data, entries with d = d_min.
         bootstrap: Weighted mean squared error to the model's own two half steps, entries with d > d_min.
         error: Unweighted mean squared error per entry, detached.
+        spread: Standard deviation of the predictions over all entries, RMS over the latents, detached: 0 for a model
+            that has collapsed and always says the same.
     """
 
     flow: Tensor
     bootstrap: Tensor
     error: Tensor
+    spread: Tensor
 
 
 def shortcut_loss(
@@ -178,9 +181,8 @@ def shortcut_loss(
     error = squared.mean(inner)
     weighted = error if weight is None else (squared * weight).mean(inner)
     weighted = weighted * ramp_weight(tau, ramp)
-    return ShortcutLoss(
-        flow=_mean_where(weighted, is_flow), bootstrap=_mean_where(weighted, ~is_flow), error=error.detach()
-    )
+    spread = prediction.detach().float().flatten(0, level.ndim - 1).var(0, correction=0).mean().sqrt()
+    return ShortcutLoss(_mean_where(weighted, is_flow), _mean_where(weighted, ~is_flow), error.detach(), spread)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

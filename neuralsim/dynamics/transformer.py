@@ -205,6 +205,7 @@ class TransformerDynamics(Dynamics):
             clean = frames[lanes]
             grid, noise = self.schedule, torch.randn_like(clean)
             loss = shortcut_loss(predict, clean, noise, level, size, grid, config.ramp, weight[lanes])
+            terms.add("prediction_std", loss.spread, torch.ones_like(loss.spread))
             is_flow = size == self.schedule.finest
             # Each mean ran over all its frames; those of weight 0 must not count.
             terms.add("flow", loss.flow * is_flow.sum(), (is_flow & counts).sum())
@@ -213,7 +214,11 @@ class TransformerDynamics(Dynamics):
             terms.add("relative_to_copy", (loss.error * fresh).sum(), (copied[lanes] * fresh).sum())
         flow, bootstrap = terms.ratio("flow", 0.0), terms.ratio("bootstrap", 0.0)
         total = self.scale(flow)
-        metrics = {"flow": flow.detach(), "relative_to_copy": terms.ratio("relative_to_copy", torch.nan)}
+        metrics = {
+            "flow": flow.detach(),
+            "relative_to_copy": terms.ratio("relative_to_copy", torch.nan),
+            "prediction_std": terms.ratio("prediction_std", torch.nan),
+        }
         if shortcuts:
             # On the scale of the flow term: where it is far smaller it must not drown the data.
             total = total + bootstrap * (total / flow.clamp(min=1e-12)).detach()

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
+from neuralsim.evaluation.card_played import closed_loop, counterfactuals, long_dreams, ranking
+from neuralsim.evaluation.figures import fixed, interval, missing, percent, table
 from neuralsim.evaluation.open_loop import SOURCES
+
+METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
+"""Measures of frames: what the card calls them, and with how many digits."""
+LABELS = {
+    "dream": "dreamed",
+    "shuffled": "dreamed with another clip's actions",
+    "random": "dreamed with random actions",
+    "noop": "dreamed without actions",
+    "copy": "copied from the last frame",
+    "tokenizer": "tokenizer's ceiling",
+}
+"""What the card calls the sources of frames."""
 
 
 def render_card(card: dict[str, Any]) -> str:
-    """The card as Markdown."""
+    """The card as Markdown; what was not measured has no section."""
     lines = [
         f"# World card: {card['world']}",
         "",
         f"A dream of `{card['env_id']}` with `{card['env_kwargs']}`, K = {card['sampling_steps']} sampling steps.",
         "",
     ]
-    lines += _origin(card)
-    lines += _tokenizer(card["tokenizer"])
-    lines += _open_loop(card)
-    lines += _controllability(card["controllability"])
-    lines += _films(card)
-    lines += _events(card["events"])
-    lines += _returns(card["returns"])
-    if "closed_loop" in card:
-        lines += _closed_loop(card)
-    speed, parameters = card["speed"], card["parameters"]
-    lines += [
-        "## Cost",
-        "",
-        f"{speed['steps_per_second']:.0f} steps/s for one dream with pictures ({speed['threads']} threads, "
-        f"{speed['device']}). Parameters: "
-        + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
-        + ".",
-        "",
-    ]
-    if card["not_measured"]:
-        lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in card["not_measured"].items()), ""]
+    for key, section in SECTIONS.items():
+        if key is None or card.get(key):
+            lines += section(card)
     return "\n".join(lines)
 
 
@@ -48,7 +44,7 @@ def _origin(card: dict[str, Any]) -> list[str]:
         lines.append(
             f"- Trained on {recordings['episodes']} episodes, {recordings['steps']:,} steps: `{recordings['command']}`"
         )
-    for part in ("tokenizer", "dynamics"):
+    for part in ("tokenizer", "dynamics", "heads"):
         if "seconds" in trained.get(part, {}):
             runs = [trained[part]]
             while initial := runs[-1].get("init_from"):
@@ -65,166 +61,177 @@ def _origin(card: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _tokenizer(figures: dict[str, Any]) -> list[str]:
-    rows = [f"| PSNR | {figures['psnr']:.1f} dB |"]
+def _tokenizer(card: dict[str, Any]) -> list[str]:
+    figures = card["tokenizer"]
+    rows = [["PSNR", f"{figures['psnr']:.1f} dB"]]
     for name, value in figures.items():
         if name in ("psnr", "frames") or value is None:
             continue
         ghost = name.startswith("no_ghost_")
-        label = f"no ghost of the {name[9:]}" if ghost else f"{name} within 1 pixel"
-        rows.append(f"| {label} | {percent(value)} |")
+        rows.append([f"no ghost of the {name[9:]}" if ghost else f"{name} within 1 pixel", percent(value)])
     return [
         "## Tokenizer",
         "",
         f"{figures['frames']:,} held-out frames, encoded and decoded.",
         "",
-        "| | |",
-        "|---|---|",
-        *rows,
-        "",
+        *table(" " * 2, rows),
     ]
 
 
 def _open_loop(card: dict[str, Any]) -> list[str]:
-    table = card["open_loop"]
-    horizons = list(table)
-    lines = [
+    by_horizon = card["open_loop"]
+    horizons = list(by_horizon)
+    first = by_horizon[horizons[0]]
+    metrics = [name for name in METRICS if name in first]
+    things = [name for name in first if name not in METRICS and not name.startswith("false_")]
+    rows = []
+    for name in (*metrics, *things):
+        label, digits = METRICS.get(name, (name, 2))
+        for source in SOURCES:
+            cells = [interval(by_horizon[h][name][source], digits, brief=source != "dream") for h in horizons]
+            rows.append([f"{label} {LABELS[source]}", *cells])
+        if name in things:
+            cells = [interval(by_horizon[h][f"false_{name}"], 2, brief=True) for h in horizons]
+            rows.append([f"{name} dreamed where there is none", *cells])
+    return [
         "## Open loop",
         "",
         f"{card['clips']} held-out clips, recorded actions, by steps into the dream. For things: the share of the "
         "frames that hold one in which it is within its tolerance. With 95 % intervals over clips.",
         "",
-        "| horizon | " + " | ".join(horizons) + " |",
-        "|---" * (len(horizons) + 1) + "|",
+        *table(["horizon", *horizons], rows),
     ]
-    metrics = [name for name in METRICS if name in table[horizons[0]]]
-    things = [name for name in table[horizons[0]] if name not in METRICS and not name.startswith("false_")]
-    for name in (*metrics, *things):
-        label, digits = METRICS.get(name, (name, 2))
-        for source in SOURCES:
-            cells = [_interval(table[h][name][source], digits, brief=source != "dream") for h in horizons]
-            lines.append(f"| {label} {_LABEL[source]} | " + " | ".join(cells) + " |")
-        if name in things:
-            cells = [_interval(table[h][f"false_{name}"], 2, brief=True) for h in horizons]
-            lines.append(f"| {name} dreamed where there is none | " + " | ".join(cells) + " |")
-    return [*lines, ""]
 
 
-def _controllability(figures: dict[str, Any]) -> list[str]:
+def _controllability(card: dict[str, Any]) -> list[str]:
+    figures = card["controllability"]
     lines = ["## Controllability", ""]
     if "delta_psnr" in figures:
-        lines += [f"Delta_t PSNR (t = 4, random actions): {_interval(figures['delta_psnr'], 2, brief=False)} dB.", ""]
-    horizons = list(next(iter(figures["error_ratio"].values())))
-    lines += [
+        lines += [f"Delta_t PSNR (t = 4, random actions): {interval(figures['delta_psnr'], 2)} dB.", ""]
+    ratios = figures["error_ratio"]
+    horizons = list(next(iter(ratios.values())))
+    rows = [[LABELS[wrong], *(interval(row[h], 2) for h in horizons)] for wrong, row in ratios.items()]
+    return [
+        *lines,
         "Squared error with wrong actions over squared error with those taken (1: the dream does not listen).",
         "",
-        "| horizon | " + " | ".join(horizons) + " |",
-        "|---" * (len(horizons) + 1) + "|",
+        *table(["horizon", *horizons], rows),
     ]
-    for wrong, by_horizon in figures["error_ratio"].items():
-        cells = [_interval(by_horizon[h], 2, brief=False) for h in horizons]
-        lines.append(f"| {_LABEL[wrong]} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+
+
+def _trust(card: dict[str, Any]) -> list[str]:
+    trust = card["trust"]
+    judged, curve = trust["judged"], trust["curve"]
+    rows = [
+        ["error", *(fixed(error, 3) for error in curve["errors"])],
+        ["rank correlation among clips", *(fixed(judged["by_horizon"][str(step)], 2) for step in curve["steps"])],
+    ]
+    return [
+        "## Trust while dreaming",
+        "",
+        "Error of dreamed latents: 0 is exact, 1 as far from reality as any other frame of the game. "
+        '`info["horizon_trust"]` is 1 less the error at that step; `info["uncertainty"]` the error to expect from how '
+        "unsure the sampling has been so far. Calibrated on one half of the clips; on the other half its rank "
+        f"correlation with the true error is {fixed(judged['rank_correlation'], 2)} over all frames, and it is off by "
+        f"{fixed(judged['off'], 3)} where the mean error is {fixed(judged['error'], 3)}.",
+        "",
+        *table(["horizon", *map(str, curve["steps"])], rows),
+    ]
 
 
 def _films(card: dict[str, Any]) -> list[str]:
     reader = card["inverse_dynamics"]
-    lines: list[str] = []
-    if reader and reader["actions"]:
-        distance = ", ".join(f"{name} {value:.3g}" for name, value in reader["distance"].items())
-        lines += [
-            "A network trained on other real recordings reads the actions off the frames: macro F1 "
-            f"{reader['f1_dream']:.3f} on dreamed and {reader['f1_real']:.3f} on real frames of the same "
-            f"{reader['actions']:,} actions (ratio {_fixed(reader['f1_ratio'], 2)}).",
-            "",
-            f"Frechet distance of its features to those of the real films (not FVD): {distance}. The past is real too: "
-            "what is left there is noise.",
-            "",
-        ]
-    if card["fvd"]:
-        lines += [
-            f"FVD: {card['fvd']['dream']:.1f} (a film that stands still: {card['fvd']['copy']:.1f}), "
-            f"{card['fvd']['clips']} clips of 16 frames.",
-            "",
-        ]
-    return ["## Films", "", *lines] if lines else []
-
-
-def _events(events: dict[str, Any]) -> list[str]:
-    lines = [
-        "## Rewards and ends on real transitions",
+    if not reader["actions"]:
+        return []
+    distance = ", ".join(f"{name} {value:.3g}" for name, value in reader["distance"].items())
+    return [
+        "## Actions read off dreamed frames",
         "",
-        "| | real events | precision | recall | F1 | F1 within 1 step | within 2 | ECE | ECE where doubtful |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "A network trained on other real recordings reads the actions off the frames: macro F1 "
+        f"{reader['f1_dream']:.3f} on dreamed and {reader['f1_real']:.3f} on real frames of the same "
+        f"{reader['actions']:,} actions (ratio {fixed(reader['f1_ratio'], 2)}).",
+        "",
+        f"Frechet distance of its features to those of the real films (not FVD): {distance}. The past is real too: "
+        "what is left there is noise.",
+        "",
     ]
-    for name, row in events.items():
+
+
+def _fvd(card: dict[str, Any]) -> list[str]:
+    fvd = card["fvd"]
+    return [
+        "## FVD",
+        "",
+        f"{fvd['dream']:.1f} (a film that stands still: {fvd['copy']:.1f}), {fvd['clips']} clips of 16 frames.",
+        "",
+    ]
+
+
+def _events(card: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, row in card["events"].items():
         cells = [row["precision"], row["recall"], row["f1"], *(row["lags"][lag]["f1"] for lag in ("1", "2"))]
         errors = [row[key]["ece"] for key in ("calibration", "doubtful")]
-        lines.append(
-            f"| {name} | {row['real']} | "
-            + " | ".join([*(_fixed(cell, 3) for cell in cells), *(_fixed(error, 4) for error in errors)])
-            + " |"
+        rows.append(
+            [name, str(row["real"]), *(fixed(cell, 3) for cell in cells), *(fixed(error, 4) for error in errors)]
         )
-    return [*lines, ""]
+    head = ["", "real events", "precision", "recall", "F1", "F1 within 1 step", "within 2", "ECE", "ECE where doubtful"]
+    return ["## Rewards and ends on real transitions", "", *table(head, rows)]
 
 
-def _returns(table: dict[str, Any]) -> list[str]:
-    if not table:
-        return []
-    lines = [
-        "## Returns of recorded actions",
-        "",
-        "| steps | mean error of the dreamed return | its bias | error of a constant |",
-        "|---|---|---|---|",
+def _returns(card: dict[str, Any]) -> list[str]:
+    rows = [
+        [span, *(interval(row[name], 2, brief=name == "constant") for name in ("error", "bias", "constant"))]
+        for span, row in card["returns"].items()
     ]
-    for span, row in table.items():
-        cells = [_interval(row[name], 2, brief=name == "constant") for name in ("error", "bias", "constant")]
-        lines.append(f"| {span} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    head = ["steps", "mean error of the dreamed return", "its bias", "error of a constant"]
+    return ["## Returns of recorded actions", "", *table(head, rows)]
 
 
-def _closed_loop(card: dict[str, Any]) -> list[str]:
-    dream, real = card["closed_loop"]["dream"], card["closed_loop"]["real"]
-    lines = [
-        "## Closed loop",
+def _cost(card: dict[str, Any]) -> list[str]:
+    cost = card["cost"]
+    speeds = cost["steps_per_second"]
+    steps = list(next(iter(speeds.values())))
+    threads = f"{cost['threads']} thread{'s' if cost['threads'] != 1 else ''}"
+    latency, share = cost["latency_ms"], cost["matmul_share"]
+    return [
+        "## Cost",
         "",
-        f"A scripted player of skill {card['skill']} acts on the frames alone: "
-        f"{card['lanes']} lanes of {card['steps']} steps, in the dream and in the real game.",
+        f"Steps per second with pictures, all lanes together ({cost['machine']}, {threads}).",
         "",
-        "| | dream | real |",
-        "|---|---|---|",
+        *table(
+            ["lanes", *(f"K = {k}" for k in steps)],
+            [[lanes, *(f"{row[k]:.0f}" for k in steps)] for lanes, row in speeds.items()],
+        ),
+        f"Latency of one step of one dream at K = {card['sampling_steps']}: {latency['p50']:.1f} ms (median), "
+        f"{latency['p99']:.1f} ms (99th percentile). {cost['flops'] / 1e9:.3g} GFLOP per step, "
+        f"{cost['bytes_per_lane'] / 1024:.0f} KiB per lane"
+        + ("." if missing(share) else f"; the largest batch reaches {percent(share)} of the rate of a matrix product."),
+        "",
+        "Parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in card["parameters"].items()) + ".",
+        "",
     ]
-    lines += [f"| {name.replace('_', ' ')} | {_number(dream[name])} | {_number(real[name])} |" for name in dream]
-    return [*lines, ""]
 
 
-METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
-"""Measures of frames: what the card calls them, and with how many digits."""
-_LABEL = {
-    "dream": "dreamed",
-    "shuffled": "dreamed with another clip's actions",
-    "random": "dreamed with random actions",
-    "noop": "dreamed without actions",
-    "copy": "copied from the last frame",
-    "tokenizer": "tokenizer's ceiling",
+def _not_measured(card: dict[str, Any]) -> list[str]:
+    return ["## Not measured", "", *(f"- {name}: {why}" for name, why in card["not_measured"].items()), ""]
+
+
+SECTIONS: dict[str | None, Callable[[dict[str, Any]], list[str]]] = {
+    None: _origin,
+    "tokenizer": _tokenizer,
+    "open_loop": _open_loop,
+    "controllability": _controllability,
+    "trust": _trust,
+    "inverse_dynamics": _films,
+    "fvd": _fvd,
+    "events": _events,
+    "returns": _returns,
+    "closed_loop": closed_loop,
+    "ranking": ranking,
+    "counterfactuals": counterfactuals,
+    "long_dreams": long_dreams,
+    "cost": _cost,
+    "not_measured": _not_measured,
 }
-
-
-def _interval(cell: dict[str, float], digits: int, brief: bool) -> str:
-    if math.isnan(cell["value"]):
-        return "-"
-    text = f"{cell['value']:.{digits}f}"
-    return text if brief else f"{text} ({cell['low']:.{digits}f} to {cell['high']:.{digits}f})"
-
-
-def _fixed(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def percent(value: float) -> str:
-    """0.123 as "12.3 %"."""
-    return f"{100 * value:.1f} %"
+"""Sections in order, by the entry of the card that they need."""

@@ -13,10 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from neuralsim.data.episodes import EpisodeStore
-from neuralsim.evaluation.held_out import check_held_out
+from neuralsim.evaluation.held_out import batches, check_held_out
 from neuralsim.evaluation.intervals import mean
 from neuralsim.evaluation.open_loop import OpenLoop, open_loop
-from neuralsim.evaluation.probes import PROBES
+from neuralsim.evaluation.probes import find_probes
 from neuralsim.world import World
 
 
@@ -57,10 +57,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     for world in worlds:
         check_held_out(world, store, context + config.horizons[-1])
         world.check_steps(config.sampling_steps)
-    name = worlds[0].config.probes
-    probes = PROBES[name] if name else None
+    probes = find_probes(worlds[0].config.probes)
     with Progress() as progress:
-        task = progress.add_task("comparing", total=2 * -(-config.clips // 32) * config.horizons[-1])
+        task = progress.add_task("comparing", total=2 * batches(config.clips) * config.horizons[-1])
         measured = [
             open_loop(
                 world,
@@ -70,7 +69,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 config.horizons,
                 config.sampling_steps,
                 context=context,
-                wrong=(),
+                baselines=False,
                 progress=lambda: progress.advance(task),
             )
             for world in worlds

@@ -10,6 +10,8 @@ from neuralsim.actions import ActionCodec, slice_actions, space_from_json
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.world import World
 
+BATCH = 32
+"""Clips that are dreamed at a time."""
 FEWEST_EPISODES = 2
 """One episode says nothing about how figures differ from one to the next."""
 
@@ -44,6 +46,11 @@ class Clips:
     def future(self) -> np.ndarray:
         """``(N, H, h, w, 3)`` what really came after the context."""
         return self.frames[:, self.context :]
+
+
+def batches(clips: int) -> int:
+    """In how many batches so many clips are dreamed."""
+    return -(-clips // BATCH)
 
 
 def choose_cuts(store: EpisodeStore, count: int, length: int, seed: int = 0) -> list[Cut]:

@@ -80,7 +80,11 @@ class InverseDynamics(nn.Module):
 
     def forward(self, windows: Tensor) -> list[Tensor]:
         """Logits ``(B, classes)`` of each part."""
-        x = F.silu(self.read(windows))
+        return self.classify(self.read(windows))
+
+    def classify(self, features: Tensor) -> list[Tensor]:
+        """Logits ``(B, classes)`` of each part from features ``(B, d)``."""
+        x = F.silu(features)
         return [part(x) for part in self.parts]
 
 
@@ -178,8 +182,8 @@ class ActionReader:
                 read = self.model.read(torch.from_numpy(part.copy()))
                 self.moments[name].add(read.numpy())
                 if name in self.said:
-                    logits = [head(F.silu(read)) for head in self.model.parts]
-                    self.said[name].append(torch.stack([x.argmax(-1) for x in logits], dim=1).numpy())
+                    choices = [logits.argmax(-1) for logits in self.model.classify(read)]
+                    self.said[name].append(torch.stack(choices, dim=1).numpy())
 
     def figures(self) -> dict[str, Any]:
         """What was found.

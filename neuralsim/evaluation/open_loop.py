@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.envs.keyboard import idle_action
-from neuralsim.evaluation.held_out import Clips, choose_cuts, others_of, read_actions, read_clips
+from neuralsim.evaluation.held_out import BATCH, Clips, choose_cuts, others_of, read_actions, read_clips
 from neuralsim.evaluation.image_quality import psnr
 from neuralsim.evaluation.intervals import mean, share
 from neuralsim.evaluation.probes import Probes, find
@@ -46,7 +47,10 @@ class OpenLoop:
         metrics: Names of the metrics on frames.
         things: Names of the probed things.
         values: ``(clips, horizons)`` each: ``<metric>/<source>``; ``<thing>/<source>``, whether the thing is near its
-            real place; ``<thing>/<source>/seen`` and ``<thing>/truth``, whether it is there at all.
+            real place; ``<thing>/<source>/seen`` and ``<thing>/truth``, whether it is there at all; of dreams with
+            recorded actions also ``doubt`` (see :class:`~neuralsim.world_state.WorldState`) and, beside baselines,
+            ``error``, the mean squared distance of its latent to the real one, and ``unrelated``, that of the real one
+            to another clip's (NaN for a clip dreamed alone).
     """
 
     horizons: tuple[int, ...]
@@ -94,8 +98,8 @@ def open_loop(
     observers: tuple[Observer, ...] = (),
     film: int = 0,
     context: int = 0,
-    wrong: tuple[str, ...] = WRONG_ACTIONS,
-    batch: int = 32,
+    baselines: bool = True,
+    batch: int = BATCH,
     seed: int = 11,
     progress: Callable[[], None] | None = None,
 ) -> OpenLoop:
@@ -114,7 +118,7 @@ def open_loop(
         observers: Shown the first ``film`` frames of every dream (of the right actions).
         film: So many; at most the last horizon.
         context: Real frames before a dream; by default as many as the dynamics can use.
-        wrong: Which of :data:`WRONG_ACTIONS` to dream as well.
+        baselines: Whether to measure all :data:`SOURCES`, or only the dream.
         batch: Clips at a time.
         seed: Draws the clips, and random actions.
         progress: Called after each step of a batch.
@@ -131,19 +135,33 @@ def open_loop(
     for begin in range(0, clips, batch):
         part = read_clips(store, cuts[begin : begin + batch], context, horizons[-1])
         actions = {"dream": part.actions}
-        if wrong:
+        if baselines:
             shuffled = read_actions(store, others[begin : begin + batch], part.actions.shape[1])
-            actions |= {n: a for n, a in wrong_actions(world, part, shuffled, seed + begin).items() if n in wrong}
+            actions |= wrong_actions(world, part, shuffled, seed + begin)
         dreams = {name: dream_clips(world, part, said, steps, begin) for name, said in actions.items()}
         filmed: list[np.ndarray] = []
         rows: dict[str, list[np.ndarray]] = {}
+        doubt = np.zeros(len(part.frames))
         for h in range(1, horizons[-1] + 1):
-            latents = {name: next(dream).latent for name, dream in dreams.items()}
+            said = {name: next(dream) for name, dream in dreams.items()}
+            latents = {name: prediction.latent for name, prediction in said.items()}
+            doubt += said["dream"].uncertainty.square().cpu().numpy()
+            looked_at = latents if h in horizons else {"dream": latents["dream"]} if h <= film else {}
+            frames = {name: world.decode(latent).cpu().numpy() for name, latent in looked_at.items()}
             if h <= film:
-                filmed.append(world.decode(latents["dream"]).cpu().numpy())
+                filmed.append(frames["dream"])
             if h in horizons:
-                frames = {name: world.decode(latent).cpu().numpy() for name, latent in latents.items()}
-                _measure(world, part, h, frames, metrics, probes, rows)
+                real = part.future[:, h - 1]
+                rows.setdefault("doubt", []).append(doubt.copy())
+                if baselines:
+                    code = world.encode(real[:, None])[:, 0]
+                    frames["copy"] = part.frames[:, context - 1]
+                    frames["tokenizer"] = world.decode(code).cpu().numpy()
+                    other = code.roll(1, 0) if len(code) > 1 else torch.full_like(code, torch.nan)
+                    for name, latent in (("error", latents["dream"]), ("unrelated", other)):
+                        distance = (latent - code).float().square().mean((1, 2, 3))
+                        rows.setdefault(name, []).append(distance.cpu().numpy())
+                _measure(frames, real, metrics, probes, rows)
             if progress is not None:
                 progress()
         for name, row in rows.items():
@@ -155,18 +173,12 @@ def open_loop(
 
 
 def _measure(
-    world: World,
-    clips: Clips,
-    horizon: int,
     frames: dict[str, np.ndarray],
+    real: np.ndarray,
     metrics: dict[str, Metric],
     probes: Probes | None,
     rows: dict[str, list[np.ndarray]],
 ) -> None:
-    real = clips.future[:, horizon - 1]
-    frames["copy"] = clips.frames[:, clips.context - 1]
-    frames["tokenizer"] = world.decode(world.encode(real[:, None])[:, 0]).cpu().numpy()
-
     def note(name: str, values: np.ndarray) -> None:
         rows.setdefault(name, []).append(values)
 

@@ -6,6 +6,7 @@ PSNR is blind to them: in Pong, copying the last frame reaches 33 dB at 40 steps
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,29 @@ PROBES = {
     )
 }
 """Probes by the name that a world's config gives."""
+
+
+def find_probes(name: str | None) -> Probes | None:
+    """Probes by name: one of :data:`PROBES`, or ``module:NAME`` for those of your own; None for None.
+
+    Raises:
+        ValueError: If there are none of that name.
+        ModuleNotFoundError: If their module is not there.
+    """
+    if name is None or name in PROBES:
+        return PROBES[name] if name else None
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"unknown probes {name!r}; there are {', '.join(PROBES)}, and module:NAME for your own")
+    try:
+        probes = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0] and error.name != module:
+            raise
+        raise ModuleNotFoundError(f"the probes {name!r} need the module {module}, which Python does not find") from None
+    if not isinstance(probes, Probes):
+        raise ValueError(f"{name!r} is no Probes but {type(probes).__name__}")
+    return probes
 
 
 def probes_for(env_id: str, preprocessing: dict[str, Any]) -> str | None:
@@ -123,3 +147,26 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
     change = np.linalg.norm(np.nan_to_num(np.diff(position, n=2, axis=0)), axis=1)
     turned[1:] = (change > least) & there[:-2] & there[1:-1] & there[2:]
     return turned
+
+
+def comebacks(thing: Thing, labels: dict[str, np.ndarray], least: int = 5) -> np.ndarray:
+    """Where a thing is back after it was gone: a ball that is served.
+
+    Args:
+        thing: What to look at.
+        labels: Ground truth ``(T + 1,)`` by the keys of the thing's probe.
+        least: Frames it must have been gone for.
+
+    Returns:
+        ``(T,)`` int64: for a step that brings it back the first frame without it, elsewhere 0; also where it was gone
+        from the first frame on, or the labels do not know it.
+    """
+    length = len(next(iter(labels.values()), ())) - 1
+    gone = np.zeros(max(0, length), np.int64)
+    if thing.present not in labels:
+        return gone
+    there = np.flatnonzero(np.asarray(labels[thing.present]) > 0.5)
+    for before, after in itertools.pairwise(there):
+        if after - before > least:
+            gone[after - 1] = before + 1
+    return gone

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuralsim.data.episodes import EpisodeStore
-from neuralsim.evaluation.held_out import choose_cuts, read_clips
+from neuralsim.evaluation.held_out import BATCH, choose_cuts, read_clips
 from neuralsim.evaluation.intervals import mean
 from neuralsim.evaluation.open_loop import dream_clips
 from neuralsim.world import World
@@ -23,7 +23,7 @@ def return_error(
     clips: int,
     spans: tuple[int, ...],
     steps: int,
-    batch: int = 32,
+    batch: int = BATCH,
     seed: int = 12,
     progress: Callable[[], None] | None = None,
 ) -> dict[str, Any]:

@@ -2,208 +2,52 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
 import math
-import platform
-import time
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
-import tyro
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from neuralsim.agents.scripted import PongPlayer
+from neuralsim.agents.policies import Policy, make_policy
 from neuralsim.data.episodes import EpisodeStore, write_atomically
-from neuralsim.envs.real import make_real
+from neuralsim.evaluation.attention import attention_pictures
 from neuralsim.evaluation.card import render_card
-from neuralsim.evaluation.closed_loop import describe, play_dream, play_real
+from neuralsim.evaluation.closed_loop import describe
 from neuralsim.evaluation.controllability import controllability
+from neuralsim.evaluation.cost import cost
+from neuralsim.evaluation.counterfactuals import counterfactuals
 from neuralsim.evaluation.events import teacher_forced_events
-from neuralsim.evaluation.frechet import FVD_FRAMES, VideoDistance
-from neuralsim.evaluation.held_out import check_held_out, choose_cuts, read_clips
-from neuralsim.evaluation.image_quality import SMALLEST_LPIPS, Lpips, psnr, ssim
-from neuralsim.evaluation.inverse_dynamics import AFTER, BEFORE, READER_STEPS, ActionReader, train_inverse_dynamics
-from neuralsim.evaluation.open_loop import Metric, by_horizon, dream_clips, open_loop
-from neuralsim.evaluation.probes import PROBES, Probes
-from neuralsim.evaluation.returns import SPANS, return_error
+from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
+from neuralsim.evaluation.inverse_dynamics import ActionReader, train_inverse_dynamics
+from neuralsim.evaluation.long_dreams import LongPlay, alien_limit, compare_long
+from neuralsim.evaluation.open_loop import by_horizon, dream_clips, open_loop
+from neuralsim.evaluation.page import Film, Picture
+from neuralsim.evaluation.plan import LONG, RETURN_CLIPS, EvaluateConfig, Plan
+from neuralsim.evaluation.playing import Play, dream_play, real_game, real_play
+from neuralsim.evaluation.ranking import rank_policies
+from neuralsim.evaluation.report import write_report
+from neuralsim.evaluation.returns import return_error
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
-from neuralsim.pictures import enlarge, strip, write_picture
+from neuralsim.evaluation.trust import calibrate
+from neuralsim.pictures import beside, enlarge, strip, write_picture
 from neuralsim.world import World
 from neuralsim.world_files import CARD, CARD_TEXT
 
-HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
-"""Steps into the dream at which it is compared with reality."""
-RETURN_CLIPS = 64
-"""At most so many clips for returns, which are long."""
+__all__ = ["EvaluateConfig", "evaluate"]
+
 FILM = 32
 """Frames of a dream that are judged as a film."""
+UNFINISHED = "unfinished.json"
+"""What has been measured so far, in the folder of the report."""
+ALIEN_FRAMES = 2000
+"""Real frames that tell how well the tokenizer gives back what it knows."""
 
-
-@dataclass
-class EvaluateConfig:
-    """Measures a world on held-out recordings and writes its card.
-
-    Open loop (recorded actions, dream against reality by horizon, beside dreams with wrong actions, copying the last
-    frame and the tokenizer's ceiling), controllability, actions read off dreamed frames, rewards and ends on real
-    transitions, returns, closed loop (a scripted player in the dream and in the real game), and speed. What could not
-    be measured is named in the card.
-    """
-
-    world: Annotated[str, tyro.conf.Positional]
-    """World folder, bundled name or hub id."""
-    data: Path = Path("data/pong-heldout")
-    """Held-out recordings, of other seeds than those it was trained on."""
-    out: Path = Path("report")
-    """Folder for card.json, card.md and dream_beside_real.png."""
-    clips: int = 200
-    """Clips for the open loop."""
-    horizon: int = 128
-    """Last step into the dream at which it is compared with reality."""
-    lpips: Path | None = None
-    """torchvision's AlexNet weights (alexnet-owt-7be5be79.pth), to measure LPIPS as well."""
-    sampling_steps: int = 4
-    """Sampling steps K."""
-    i3d: Path | None = None
-    """The I3D network as TorchScript (i3d_torchscript.pt), to measure FVD as well."""
-    lanes: int = 12
-    """Lanes of the closed loop; 0 leaves it out."""
-    steps: int = 500
-    """Steps per lane of the closed loop."""
-    skill: float = 0.7
-    """Skill of the scripted player in the closed loop."""
-    save: bool = False
-    """Also write the card into the world's folder."""
-
-
-@dataclass
-class Plan:
-    """What is to be measured, checked before anything is: better to complain now than after half an hour."""
-
-    config: EvaluateConfig
-    world: World
-    store: EpisodeStore
-    probes: Probes | None
-    horizons: tuple[int, ...]
-    spans: tuple[int, ...]
-    metrics: dict[str, Metric]
-    video: VideoDistance | None
-    not_measured: dict[str, str]
-
-    @classmethod
-    def of(cls, config: EvaluateConfig) -> Plan:
-        """Reads world and recordings.
-
-        Raises:
-            ValueError: If they do not belong together, or the config makes no sense.
-            FileNotFoundError: If world, recordings or weights are not there.
-            ModuleNotFoundError: If an extra is missing.
-        """
-        world, store = World.load(config.world), EpisodeStore.open(config.data)
-        horizons = (*(h for h in HORIZONS if h < config.horizon), config.horizon)
-        for name, least in (("horizon", 1), ("clips", 2), ("lanes", 0), ("steps", 1)):
-            if (value := getattr(config, name)) < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
-        PongPlayer(config.skill)
-        config.out.mkdir(parents=True, exist_ok=True)
-        check_held_out(world, store, world.dynamics.context_length + horizons[-1])
-        world.check_steps(config.sampling_steps)
-        longest = max(store.length(i) for i in store.ids) + 1 - world.dynamics.context_length
-        plan = cls(
-            config,
-            world,
-            store,
-            PROBES[world.config.probes] if world.config.probes else None,
-            horizons,
-            tuple(span for span in SPANS if span <= longest),
-            {"psnr": psnr},
-            VideoDistance(config.i3d) if config.i3d else None,
-            {},
-        )
-        plan._note_what_is_missing()
-        plan._choose_metrics()
-        if plan.plays:
-            make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing).close()
-        return plan
-
-    def _note_what_is_missing(self) -> None:
-        for span in SPANS[len(self.spans) :]:
-            self.not_measured[f"Return over {span} steps"] = "the recordings are too short"
-        if not self.plays:
-            self.not_measured["Closed loop"] = (
-                "no probes know this game"
-                if self.probes is None
-                else "the world has no starts"
-                if not self.world.starts
-                else "left out (--lanes 0)"
-            )
-        if not self.world.config.trained_on.get("recordings", {}).get("content"):
-            self.not_measured["Overlap with the training recordings"] = "the world does not say what it was trained on"
-        if not self.reads_actions:
-            self.not_measured["Actions read off dreamed frames"] = f"needs a horizon of {BEFORE + AFTER} or more"
-
-    def _choose_metrics(self) -> None:
-        if importlib.util.find_spec("torchmetrics") is None:
-            self.not_measured["SSIM"] = 'pip install "neuralsim-gym[evaluation]"'
-        else:
-            self.metrics["ssim"] = ssim
-        if self.config.lpips is None:
-            self.not_measured["LPIPS"] = "its network's weights were not given (--lpips alexnet-owt-7be5be79.pth)"
-        else:
-            self.metrics["lpips"] = Lpips(self.config.lpips)
-            if min(self.world.frame_shape[:2]) < SMALLEST_LPIPS:
-                raise ValueError(f"LPIPS needs frames of {SMALLEST_LPIPS} pixels, these are {self.world.frame_shape}")
-        if self.video is None:
-            self.not_measured["FVD"] = "its network was not given (--i3d i3d_torchscript.pt)"
-        elif self.config.horizon < FVD_FRAMES:
-            raise ValueError(f"FVD looks at {FVD_FRAMES} frames, but horizon is {self.config.horizon}")
-
-    @property
-    def plays(self) -> bool:
-        """Whether there is a closed loop: its players need probes to see, and starts to begin from."""
-        return self.probes is not None and self.config.lanes > 0 and bool(self.world.starts)
-
-    @property
-    def reads_actions(self) -> bool:
-        """Whether dreams are long enough to read actions off them."""
-        return self.horizons[-1] >= BEFORE + AFTER
-
-    @property
-    def ticks(self) -> int:
-        """How many steps of progress there will be."""
-        clips, config = self.config.clips, self.config
-        returns = -(-min(clips, RETURN_CLIPS) // 32) * max(self.spans, default=0)
-        played = config.steps + config.lanes if self.plays else 0
-        reader = READER_STEPS if self.reads_actions else 0
-        return 1 + len(self.store) + reader + -(-clips // 32) * self.horizons[-1] + returns + played
-
-    def facts(self) -> dict[str, Any]:
-        """What the card says of world and measurement beside figures."""
-        config, world, store = self.config, self.world, self.store
-        trained_on = dict(world.config.trained_on)
-        if "recordings" in trained_on:
-            trained_on["recordings"] = {k: v for k, v in trained_on["recordings"].items() if k != "content"}
-        return {
-            "world": world.config.name,
-            "env_id": world.config.env_id,
-            "env_kwargs": world.config.env_kwargs,
-            "sampling_steps": config.sampling_steps,
-            "trained_on": trained_on,
-            "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
-            "clips": config.clips,
-            "lanes": config.lanes,
-            "steps": config.steps,
-            "skill": config.skill,
-            "not_measured": self.not_measured,
-            "parameters": {
-                part: sum(p.numel() for p in getattr(world, part).parameters())
-                for part in ("tokenizer", "dynamics", "heads")
-            },
-        }
+Tick = Callable[[], None]
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -213,27 +57,66 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         ValueError: If recordings and world do not belong together.
     """
     plan = Plan.of(config)
-    with Progress() as progress:
-        task = progress.add_task("evaluating", total=plan.ticks)
-        card = plan.facts() | measure(plan, lambda: progress.advance(task))
-    card["speed"] = speed(plan.world, config.sampling_steps)
+    card = plan.facts() | measure(plan)
     text = render_card(card)
     write_card(config.out, card, text)
     print(text)
-    write_picture(config.out / "dream_beside_real.png", beside_real(plan.world, plan.store, config.sampling_steps))
+    shown: list[Film] = []
+    looks: list[Picture] = []
+    if "films" in plan.parts:
+        clips, dreamed = films(plan.world, plan.store, config.sampling_steps)
+        write_picture(config.out / "dream_beside_real.png", beside_real(clips.future[:2], dreamed[:2]))
+        for cut, real, dream in zip(clips.cuts, clips.future, dreamed, strict=True):
+            title = f"Episode {cut.episode}, from frame {cut.begin + clips.context}: real left, dreamed right"
+            shown.append((title, beside([real, dream]), plan.world.fps))
+        context = slice(clips.context)
+        looks = attention_pictures(
+            plan.world, clips.frames[0, context], clips.actions[0, context], steps=config.sampling_steps
+        )
+    print(f"report: {write_report(config.out, card, text, shown, looks)}")
     if config.save:
         # Only the card: weights that were loaded in another precision must not be written back.
         assert plan.world.source is not None
         write_card(plan.world.source, card, text)
+    (config.out / UNFINISHED).unlink()
     return card
 
 
-def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
-    """All figures but speed."""
-    world, store, probes, config = plan.world, plan.store, plan.probes, plan.config
-    figures: dict[str, Any] = {"tokenizer": tokenizer_fidelity(world, store, probes)}
-    tick()
-    figures["events"] = teacher_forced_events(world, store, tick)
+def measure(plan: Plan) -> dict[str, Any]:
+    """All figures, part by part, with a bar for each.
+
+    What an interrupted call had measured is kept beside the report until the whole is done, and not measured again.
+    """
+    kept = plan.config.out / UNFINISHED
+    done: dict[str, Any] = {"of": plan.fingerprint(), "parts": {}}
+    if kept.is_file():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        done = before if before["of"] == done["of"] else done
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
+    with Progress(*columns) as progress:
+        tasks = {part: progress.add_task(part, total=plan.work.get(part, 1), start=False) for part in measures}
+        for part, measure_part in measures.items():
+            progress.start_task(tasks[part])
+            if part not in done["parts"]:
+                done["parts"][part] = measure_part(plan, functools.partial(progress.advance, tasks[part]))
+                write_atomically(kept, json.dumps(done))
+            progress.update(tasks[part], completed=plan.work.get(part, 1))
+    return functools.reduce(operator.or_, done["parts"].values(), {})
+
+
+def _tokenizer(plan: Plan, tick: Tick) -> dict[str, Any]:
+    return {"tokenizer": tokenizer_fidelity(plan.world, plan.store, plan.probes)}
+
+
+def _open_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
+    world, store, config = plan.world, plan.store, plan.config
     reader = None
     if plan.reads_actions:
         half = len(store) // 2
@@ -242,7 +125,7 @@ def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
     measured = open_loop(
         world,
         store,
-        probes,
+        plan.probes,
         config.clips,
         plan.horizons,
         config.sampling_steps,
@@ -251,20 +134,94 @@ def measure(plan: Plan, tick: Callable[[], None]) -> dict[str, Any]:
         film=min(FILM, plan.horizons[-1]),
         progress=tick,
     )
-    figures["open_loop"] = by_horizon(measured)
-    figures["controllability"] = controllability(measured)
-    figures["inverse_dynamics"] = reader.figures() if reader else None
-    figures["fvd"] = plan.video.figures() if plan.video else None
-    figures["returns"] = {}
-    if plan.spans:
-        clips = min(config.clips, RETURN_CLIPS)
-        figures["returns"] = return_error(world, store, clips, plan.spans, config.sampling_steps, progress=tick)
-    if plan.plays:
-        assert probes is not None
-        dreamed = play_dream(world, config.lanes, config.steps, config.sampling_steps, config.skill, progress=tick)
-        real = play_real(world, config.lanes, config.steps, config.skill, progress=tick)
-        figures["closed_loop"] = {"dream": describe(dreamed, probes), "real": describe(real, probes)}
-    return figures
+    return {
+        "open_loop": by_horizon(measured),
+        "controllability": controllability(measured),
+        "trust": calibrate(measured),
+        "inverse_dynamics": reader.figures() if reader else None,
+        "fvd": plan.video.figures() if plan.video else None,
+    }
+
+
+def _events(plan: Plan, tick: Tick) -> dict[str, Any]:
+    return {"events": teacher_forced_events(plan.world, plan.store, tick)}
+
+
+def _returns(plan: Plan, tick: Tick) -> dict[str, Any]:
+    if not plan.spans:
+        return {}
+    clips = min(plan.config.clips, RETURN_CLIPS)
+    steps = plan.config.sampling_steps
+    return {"returns": return_error(plan.world, plan.store, clips, plan.spans, steps, progress=tick)}
+
+
+def _closed_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
+    config, probes = plan.config, plan.probes
+    assert probes is not None
+    dreamed = dream_play(plan.world, players(plan, config.lanes), config.steps, config.sampling_steps, progress=tick)
+    real = real_play(plan.world, players(plan, config.lanes), config.steps, progress=tick)
+    return {"closed_loop": {"dream": describe(Play.of(dreamed), probes), "real": describe(Play.of(real), probes)}}
+
+
+def _ranking(plan: Plan, tick: Tick) -> dict[str, Any]:
+    config = plan.config
+    return {
+        "ranking": rank_policies(
+            plan.world, plan.policies, config.ranking_lanes, config.ranking_steps, config.sampling_steps, progress=tick
+        )
+    }
+
+
+def _counterfactuals(plan: Plan, tick: Tick) -> dict[str, Any]:
+    config = plan.config
+    return {
+        "counterfactuals": counterfactuals(
+            plan.world,
+            plan.player,
+            plan.probes,
+            config.moments,
+            config.branches,
+            config.branch_steps,
+            config.sampling_steps,
+            progress=tick,
+        )
+    }
+
+
+def _long_dreams(plan: Plan, tick: Tick) -> dict[str, Any]:
+    config, world, store = plan.config, plan.world, plan.store
+    each = max(1, ALIEN_FRAMES // len(store))
+    limit = alien_limit(world, np.concatenate([store.frames(i, 0, min(each, store.length(i) + 1)) for i in store.ids]))
+    lanes, steps = config.long_lanes, config.long_steps
+    dreamed = dream_play(world, players(plan, lanes), steps, config.sampling_steps, progress=tick)
+    real = real_play(world, players(plan, lanes), steps, progress=tick)
+    seen, truth = (LongPlay(world, plan.probes, limit).see(moments) for moments in (dreamed, real))
+    return {"long_dreams": {"lanes": lanes, "steps": steps, **compare_long(seen, truth, LONG)}}
+
+
+def _cost(plan: Plan, tick: Tick) -> dict[str, Any]:
+    return {"cost": cost(plan.world, plan.config.sampling_steps, tick)}
+
+
+MEASURES: dict[str, Callable[[Plan, Tick], dict[str, Any]]] = {
+    "open-loop": _open_loop,
+    "events": _events,
+    "returns": _returns,
+    "closed-loop": _closed_loop,
+    "ranking": _ranking,
+    "counterfactuals": _counterfactuals,
+    "long-dreams": _long_dreams,
+    "cost": _cost,
+}
+"""What measures each part; each returns its entries of the card."""
+
+
+def players(plan: Plan, lanes: int) -> list[Policy]:
+    """One player per lane."""
+    env = real_game(plan.world)
+    made = [make_policy(plan.player, env) for _ in range(lanes)]
+    env.close()
+    return made
 
 
 def write_card(folder: Path, card: dict[str, Any], text: str) -> None:
@@ -282,31 +239,18 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def beside_real(world: World, store: EpisodeStore, steps: int, horizon: int = 56, seed: int = 3) -> np.ndarray:
-    """A picture ``(H, W, 3)``: real frames over dreamed ones, twice, from the same context and actions."""
+def films(
+    world: World, store: EpisodeStore, steps: int, clips: int = 4, horizon: int = 56, seed: int = 3
+) -> tuple[Clips, np.ndarray]:
+    """Clips, and what is dreamed of them ``(N, T, H, W, 3)`` from the same context and actions."""
     context = world.dynamics.context_length
     horizon = min(horizon, max(store.length(i) for i in store.ids) + 1 - context)
-    clips = read_clips(store, choose_cuts(store, 2, context + horizon, seed), context, horizon)
-    dreamed = [world.decode(said.latent).cpu().numpy() for said in dream_clips(world, clips, clips.actions, steps)]
-    rows = []
-    for real, dream in zip(clips.future, np.stack(dreamed, axis=1), strict=True):
-        rows += [strip(enlarge(film, 2), 8) for film in (real, dream)]
+    chosen = read_clips(store, choose_cuts(store, clips, context + horizon, seed), context, horizon)
+    dreamed = [world.decode(said.latent).cpu().numpy() for said in dream_clips(world, chosen, chosen.actions, steps)]
+    return chosen, np.stack(dreamed, axis=1)
+
+
+def beside_real(real: np.ndarray, dreamed: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W, 3)`` of films: strips of real frames over strips of dreamed ones."""
+    rows = [strip(enlarge(film, 2), 8) for pair in zip(real, dreamed, strict=True) for film in pair]
     return np.concatenate(rows)
-
-
-def speed(world: World, steps: int, count: int = 150) -> dict[str, Any]:
-    """Steps per second of one dream with pictures, on the machine at hand."""
-    state = world.start_at(0) if world.starts else world.start(np.zeros((1, 1, *world.frame_shape), np.uint8))
-    action = world.actions.decode(torch.zeros(1, world.actions.size).numpy())
-    began = time.perf_counter()
-    for i in range(count + 20):
-        if i == 20:
-            began = time.perf_counter()
-        state, said = world.step(state, action, steps=steps)
-        world.decode(said.latent).cpu()  # as a player gets it; a GPU would else still be at work when the clock stops
-    return {
-        "steps_per_second": count / (time.perf_counter() - began),
-        "device": world.device.type,
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()} {world.device.type}",
-    }

@@ -148,7 +148,7 @@ class ConvolutionalTokenizer(Tokenizer):
 
         Returns:
             The weighted mean squared error, and metrics: ``psnr`` and ``rare_psnr`` in dB (of all pixels, and of
-            foreground pixels at positions that are rarely foreground).
+            foreground pixels at positions that are rarely foreground), and ``latent_std`` of the quietest channel.
         """
         x = frames.to(self.background.dtype) / 255
         raw = self.encode_raw(x)
@@ -160,6 +160,7 @@ class ConvolutionalTokenizer(Tokenizer):
         with torch.no_grad():
             metrics = {
                 "psnr": -10 * squared.mean().log10(),
+                "latent_std": raw.float().std((0, 1, 2)).min(),
                 "rare_psnr": -10 * ((squared * rare).sum() / (3 * rare.sum() + 1e-6) + 1e-10).log10(),
             }
         return (weights * squared).mean(), metrics

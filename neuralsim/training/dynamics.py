@@ -20,7 +20,7 @@ from neuralsim.devices import choose_device
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
-from neuralsim.evaluation.probes import PROBES, Probes, find, probes_for, turns
+from neuralsim.evaluation.probes import PROBES, Probes, comebacks, find, probes_for, turns
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
@@ -73,22 +73,22 @@ class DynamicsRun:
         first = DynamicsRun(
             out=Path("runs/first"),
             batch_size=64,
-            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.15, starts=0.01),
+            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.15, starts=0.01, turns=0.4, comebacks=0.06),
             convolutional=ConvolutionalDynamicsConfig(
                 rollout=1, self_context=0.0, bootstrap_start=0.4, zero_fraction=0.7
             ),
-            loop=LoopConfig(steps=9500, learning_rate=1.5e-3),
+            loop=LoopConfig(steps=16_000, learning_rate=1.5e-3),
         )
         # ... then the model's own frames as context, until it stands its own errors.
         second = DynamicsRun(
             init_from=Path("runs/first"),
             out=Path("runs/second"),
-            clips=ClipMix(events=0.15, ends=0.03, aftermath=0.2, starts=0.03),
+            clips=ClipMix(events=0.15, ends=0.03, aftermath=0.2, starts=0.03, turns=0.25, comebacks=0.08),
             convolutional=ConvolutionalDynamicsConfig(
-                lead=16, self_start=0.0, self_context=0.5, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
+                lead=16, self_start=0.0, self_context=0.75, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
             ),
             # Short: with more of it the ball fades (docs/experiments.md).
-            loop=LoopConfig(steps=700, learning_rate=5e-4, decay_fraction=0.5),
+            loop=LoopConfig(steps=600, learning_rate=5e-4, decay_fraction=0.5),
         )
         # ... then the heads alone, which see a point in a fraction of a percent of the frames.
         third = DynamicsRun(
@@ -127,9 +127,11 @@ def train_dynamics(run: DynamicsRun) -> None:
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
     probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
-    if probes is not None and run.clips.turns > 0:
+    if probes is not None and run.clips.turns + run.clips.comebacks > 0:
         for episode in episodes:
-            episode.turns = torch.from_numpy(turns(probes.things[0], store.labels(episode.id)))
+            labels = store.labels(episode.id)
+            episode.turns = torch.from_numpy(turns(probes.things[0], labels))
+            episode.comebacks = torch.from_numpy(comebacks(probes.things[0], labels))
     clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
     sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed)
 

@@ -4,7 +4,9 @@ Notable here:
 - batch and noise of a step depend on (seed, step) alone, so a run that was killed and resumed goes on exactly as
   the uninterrupted one would have;
 - checkpoints are single safetensors files (weights, EMA, optimiser, step), replaced atomically;
-- a loss or gradient that is not finite stops the run and leaves the offending batch beside the checkpoint.
+- a loss or gradient that is not finite stops the run and leaves the offending batch beside the checkpoint;
+- what looks wrong (:mod:`neuralsim.training.diagnostic_rules`) is told once when it begins, with advice, on the
+  console, in TensorBoard and in the log.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,12 +34,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from torch import Tensor, nn
 
 from neuralsim.data.episodes import write_atomically
 from neuralsim.devices import autocast, choose_device
 from neuralsim.tensor_files import write_tensors
 from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint
+from neuralsim.training.diagnostic_rules import Finding
+from neuralsim.training.diagnostics import Diagnostics, not_finite
+from neuralsim.training.gauges import Gauges
 
 FREE_TO_CHANGE = ("steps", "device", "threads", "compile", "log_every", "checkpoint_every", "evaluate_every")
 """Options of the loop that a resumed run may have otherwise than the run before."""
@@ -92,8 +99,8 @@ class TrainingRun:
 
     Args:
         model: Answers ``loss, metrics = model(batch)``. If they exist, ``set_progress(share)`` is called,
-            ``compile_parts()`` replaces ``compile()``, and what ``separate_parts()`` names (together all that learns)
-            is clipped apart.
+            ``compile_parts()`` replaces ``compile()``, what ``separate_parts()`` names (together all that learns)
+            is clipped apart, and what ``frozen_parts()`` names must get no gradients.
         draw_batch: Step -> batch (a tensor or a dataclass of tensors with ``to``); must depend on the step only.
         evaluate: (model with EMA weights, step, folder) -> figures by name; may write pictures to the folder.
         out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
@@ -115,7 +122,7 @@ class TrainingRun:
 
         Raises:
             TrainingDivergedError: When the loss or a gradient is not finite.
-            ValueError: If the folder holds a run of another configuration.
+            ValueError: If the folder holds a run of another configuration, or the clips do not fit the dynamics.
         """
         config = self.config
         if config.threads:
@@ -142,43 +149,61 @@ class TrainingRun:
         board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
         started = time.monotonic()
         window: list[dict[str, Tensor]] = []
+        gauges = Gauges(model, config.gradient_clip, device)
+        diagnostics = Diagnostics.resumed(self.out / "metrics.jsonl")
+
+        def spent() -> float:
+            return seconds_before + time.monotonic() - started
 
         def save() -> None:
-            spent = seconds_before + time.monotonic() - started
-            save_checkpoint(checkpoint, model, self.ema, optimizer, self.step, spent)
+            save_checkpoint(checkpoint, model, self.ema, optimizer, self.step, spent())
+
+        def watch(figures: dict[str, float]) -> None:
+            self._tell(*diagnostics.look(figures, self.step), spent(), board, progress)
+            board.add_scalar("findings/active", len(diagnostics.active), self.step)
 
         with _progress() as progress, contextlib.closing(board), _interrupts() as interrupted:
             task = progress.add_task(self.out.name, total=config.steps, completed=self.step, note="")
             model.train()
             while self.step < config.steps:
-                window.append(self._train_step(model, optimizer, device))
+                try:
+                    window.append(self._train_step(model, optimizer, device, gauges))
+                except TrainingDivergedError as error:
+                    # Nobody looks at figures after this: the log gets the finding, the console the error itself.
+                    found = dataclasses.replace(not_finite("loss", math.nan), message=str(error))
+                    self._write("finding", spent(), dataclasses.asdict(found))
+                    raise
                 if self.step % config.log_every == 0 or self.step == config.steps:
-                    figures = _means(window)
+                    figures, measured = _means(window), gauges.read()
                     window.clear()
-                    spent = seconds_before + time.monotonic() - started
-                    self._log("train", figures, spent, board, progress)
+                    self._log("train", figures, spent(), board, progress, measured)
+                    watch(figures | measured)
                     progress.update(task, completed=self.step, note=f"loss {figures['loss']:.4f}")
                 done = self.step == config.steps
                 if done or self.step % config.checkpoint_every == 0:
                     save()
                 if self.evaluate and (done or self.step % config.evaluate_every == 0):
                     figures = self._evaluate(model)
-                    self._log("held-out", figures, seconds_before + time.monotonic() - started, board, progress)
+                    self._log("held-out", figures, spent(), board, progress)
+                    watch(figures)
                 if interrupted:
                     save()
                     progress.console.print(f"stopped at step {self.step}; the same command resumes {self.out}")
                     raise KeyboardInterrupt
 
     def _train_step(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, gauges: Gauges
     ) -> dict[str, Tensor]:
-        config = self.config
+        config, begun = self.config, time.perf_counter()
         learning_rate = learning_rate_at(self.step, config)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         if callable(set_progress := getattr(model, "set_progress", None)):
             set_progress(self.step / config.steps)
-        batch = self.draw_batch(self.step).to(device)
+        drawn = self.draw_batch(self.step)
+        batch = drawn.to(device)
+        waited = time.perf_counter() - begun
+        gauges.saw_batch(drawn)
         # The noise of a step is a function of (seed, step), as the batch is.
         torch.manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
         with autocast(device, config.dtype):
@@ -191,6 +216,7 @@ class TrainingRun:
         optimizer.step()
         self.step += 1
         self._update_ema(model)
+        gauges.saw_step(norm.detach(), waited, time.perf_counter() - begun)
         return {
             **metrics,
             "loss": loss.detach(),
@@ -239,14 +265,37 @@ class TrainingRun:
                 )
         write_atomically(path, json.dumps(description, indent=2) + "\n")
 
-    def _log(self, kind: str, figures: dict[str, float], seconds: float, board: Any, progress: Progress) -> None:
-        with (self.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "kind": kind, "seconds": round(seconds, 1), **figures}) + "\n")
-        for name, value in figures.items():
+    def _log(
+        self,
+        kind: str,
+        figures: dict[str, float],
+        seconds: float,
+        board: Any,
+        progress: Progress,
+        measured: dict[str, float] | None = None,
+    ) -> None:
+        """Logs figures; those the loop has ``measured`` itself are left out on the console."""
+        every = figures | (measured or {})
+        self._write(kind, seconds, every)
+        for name, value in every.items():
             board.add_scalar(f"{kind}/{name}", value, self.step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if kind != "train" or not sys.stdout.isatty():
             progress.console.print(f"[{seconds:7.0f} s] {kind} step {self.step}  {text}", markup=False, highlight=False)
+
+    def _tell(self, begun: list[Finding], over: list[str], seconds: float, board: Any, progress: Progress) -> None:
+        for finding in begun:
+            self._write("finding", seconds, dataclasses.asdict(finding))
+            board.add_text(f"findings/{finding.name}", f"**{finding.message}**\n\n{finding.advice}", self.step)
+            head = f"{finding.level} at step {self.step}: {finding.message}"
+            progress.console.print(head, style="yellow", markup=False, highlight=False)
+            progress.console.print(Padding(Text(finding.advice), (0, 0, 0, 4)), style="yellow")
+        for name in over:
+            self._write("finding", seconds, {"name": name, "over": True})
+
+    def _write(self, kind: str, seconds: float, row: dict[str, Any]) -> None:
+        with (self.out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "kind": kind, "seconds": round(seconds, 1), **row}) + "\n")
 
 
 def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:

@@ -14,7 +14,7 @@ from torch import nn
 from neuralsim.actions import slice_actions
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint
-from neuralsim.evaluation.probes import probes_for
+from neuralsim.evaluation.probes import find_probes, probes_for
 from neuralsim.starts import Start
 from neuralsim.training.parts import HOW_TRAINED, load_tokenizer, load_world_model, part_config, read_spent
 from neuralsim.world import World
@@ -39,6 +39,9 @@ class PackConfig:
     blend: tuple[str, ...] = ()
     """Runs whose dynamics are mixed in, weight by weight, as FOLDER=SHARE. Earlier ones of the same training, which
     kept to real context, sharpen what the model's own context has blurred. The rest is the dynamics' own."""
+    heads: Path | None = None
+    """Folder of another dynamics run, whose reward and continue heads are taken. Heads trained alone see latents of
+    real frames only, and fit every dynamics on these latents."""
     out: Path = Path("worlds/pong")
     """The world folder; an existing one is replaced once the new one is whole."""
     beginnings: int = 24
@@ -50,7 +53,8 @@ class PackConfig:
     sampling_steps: int = 4
     """Default sampling steps K."""
     probes: str | None = None
-    """Probes that judge its dreams; by default those of the recorded game, if there are any."""
+    """Probes that judge its dreams: a known game's (pong), or module:NAME for your own (docs/probes.md); by default
+    those of the recorded game, if there are any."""
     max_episode_steps: int | None = None
     """Time limit of the real environment in steps; Atari's is 27,000 at frame skip 4."""
     weights_dtype: str = "float32"
@@ -65,9 +69,10 @@ def pack(config: PackConfig) -> World:
     Raises:
         FileNotFoundError: If a part or the data is missing.
         ValueError: If dynamics and tokenizer do not belong together, or the dynamics to be blended differ in size, or
-            are no FOLDER=SHARE.
+            are no FOLDER=SHARE, or if there are no such probes.
     """
-    shares, shares_told = read_shares(config.blend), dict[str, Any]()
+    find_probes(config.probes)
+    shares, shares_told, heads_told = read_shares(config.blend), dict[str, Any](), dict[str, Any]()
     store = EpisodeStore.open(config.data)
     tokenizer = load_tokenizer(config.tokenizer)
     model, description = load_world_model(config.dynamics)
@@ -84,6 +89,11 @@ def pack(config: PackConfig) -> World:
         blended.append((other.dynamics, share))
         shares_told[run] = {"share": share, **{key: told.get(key) for key in HOW_TRAINED}, **read_spent(Path(run))}
     blend(model.dynamics, blended)
+    if config.heads is not None:
+        other, told = load_world_model(config.heads)
+        if told["tokenizer"] != description["tokenizer"]:
+            raise ValueError(f"the heads in {config.heads} were trained on latents of another tokenizer")
+        model.heads, heads_told = other.heads, {key: told.get(key) for key in HOW_TRAINED} | read_spent(config.heads)
     info = store.info
     world_config = WorldConfig(
         name=config.name,
@@ -103,7 +113,7 @@ def pack(config: PackConfig) -> World:
         max_episode_steps=config.max_episode_steps,
         sampling_steps=config.sampling_steps,
         probes=config.probes or probes_for(info.env_id, info.preprocessing),
-        trained_on=_provenance(store, config, description, shares_told),
+        trained_on=_provenance(store, config, description, shares_told, heads_told),
     )
     length = config.start_frames or model.dynamics.context_length
     starts = choose_starts(store, length, config.beginnings, config.middles, config.seed)
@@ -197,7 +207,11 @@ def _reward_range(store: EpisodeStore) -> tuple[float, float]:
 
 
 def _provenance(
-    store: EpisodeStore, config: PackConfig, description: dict[str, Any], blended: dict[str, Any]
+    store: EpisodeStore,
+    config: PackConfig,
+    description: dict[str, Any],
+    blended: dict[str, Any],
+    heads: dict[str, Any],
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recordings": {
@@ -213,5 +227,7 @@ def _provenance(
             facts.setdefault(part, {}).update(spent)
     if blended:
         facts["dynamics"]["blend"] = blended
+    if heads:
+        facts["heads"] = heads
     facts["torch"] = torch.__version__
     return facts

@@ -3,14 +3,14 @@
     python neuralsim/worlds/pong/recipe.py [folder]
 
 Recordings, runs and the new world land in the folder (default: the current one). Each command resumes where it was
-interrupted. On two CPU cores without bfloat16 it takes about two hours, most of them for the dynamics.
+interrupted. On two CPU cores without bfloat16 it takes about five hours, most of them for the dynamics.
 
-The bundled weights come from these commands with changes of course, told in docs/experiments.md. Tokenizer: 5,000 steps
-were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients of dynamics and heads
-clipped together up to step 2,000, 6,500 steps planned until then. Second run: 500 of 2,200 planned steps, so that own
-context came in more slowly than it does by this command. Heads: trained on from the end of those 2,200 steps, whose
-dynamics was not kept; they are trained on real frames at last, so they fit any dynamics on these latents. First 3,000
-steps, then as many again. The presets have moved on since (longer, own frames with K = 4): what differs is said here.
+The dynamics was trained in several goes, as more was learned (docs/experiments.md); a world of one's own needs only the
+presets as they are now, one run each. The bundled weights come from these commands with changes of course. Tokenizer:
+5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients of dynamics
+and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another run than the
+one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these latents. First
+3,000 steps, then as many again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ GAME = ["ALE/Pong-v5", "--env-kwargs", '{"repeat_action_probability": 0.0}', "--
 def commands(home: Path) -> list[list[str]]:
     """The command lines, without the leading ``neuralsim``."""
     data, held_out, test = (str(home / "data" / name) for name in ("pong", "pong-heldout", "pong-test"))
-    parts = ("runs/tokenizer", "runs/first", "runs/second", "runs/dynamics", "worlds/pong")
-    tokenizer, first, second, third, world = (str(home / part) for part in parts)
+    tokenizer, heads, world = (str(home / part) for part in ("runs/tokenizer", "runs/heads", "worlds/pong"))
+    first, longer, turns, more, back, own = (
+        str(home / "runs" / name) for name in ("first", "longer", "turns", "turns2", "back", "own")
+    )
     learn = ["--data", data, "--held-out", held_out]
+    dynamics = ["train", "dynamics", *learn, "--tokenizer", tokenizer, "--loop.compile"]
+    # On from a run that knows shortcuts already.
+    on = [*dynamics, "--preset", "pong", "--convolutional.bootstrap-start", "0", "--loop.decay-fraction", "0.7"]
     return [
         # Recorded in two goes: the last episode of the first is cut where it ended.
         ["record", *GAME, "--steps", "300000", "--seed", "1000", "--out", data],
@@ -37,17 +42,26 @@ def commands(home: Path) -> list[list[str]]:
         ["record", *GAME, "--steps", "30000", "--seed", "900000", "--out", held_out],
         ["record", *GAME, "--steps", "60000", "--seed", "950000", "--out", test],
         ["train", "tokenizer", "--preset", "pong", *learn, "--out", tokenizer, "--loop.steps", "7500"],
-        ["train", "dynamics", "--preset", "pong", *learn, "--tokenizer", tokenizer, "--out", first,
-         "--loop.steps", "4500", "--loop.compile"],
-        ["train", "dynamics", "--preset", "pong-own-context", *learn, "--tokenizer", tokenizer, "--init-from", first,
-         "--out", second, "--convolutional.self-steps", "2", "--convolutional.self-context", "0.75",
-         "--loop.steps", "500", "--loop.decay-fraction", "0", "--loop.compile"],
-        ["train", "dynamics", "--preset", "pong-heads", *learn, "--tokenizer", tokenizer, "--init-from", second,
-         "--out", third, "--loop.steps", "6000"],
-        ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", third,
-         "--max-episode-steps", "27000", "--out", world],
-        ["evaluate", world, "--data", test, "--out", str(home / "report"), "--clips", "200", "--save"],
+        [*dynamics, "--preset", "pong", "--out", first, *mix(), "--loop.steps", "4500"],
+        [*on, "--init-from", first, "--out", longer, *mix(), "--loop.steps", "5000", "--loop.learning-rate", "1e-3",
+         "--loop.seed", "1"],
+        [*on, "--init-from", longer, "--out", turns, *mix(turns=0.5), "--loop.steps", "2400",
+         "--loop.learning-rate", "8e-4", "--loop.warmup-steps", "100", "--loop.seed", "2"],
+        [*on, "--init-from", turns, "--out", more, *mix(turns=0.5), "--loop.steps", "7000",
+         "--loop.learning-rate", "1e-3", "--loop.warmup-steps", "100", "--loop.seed", "3"],
+        [*on, "--init-from", more, "--out", back, *mix(turns=0.4, comebacks=0.06), "--loop.steps", "400",
+         "--loop.learning-rate", "3e-4", "--loop.warmup-steps", "50", "--loop.seed", "5"],
+        [*dynamics, "--preset", "pong-own-context", "--init-from", back, "--out", own, "--loop.seed", "4"],
+        [*dynamics, "--preset", "pong-heads", "--init-from", first, "--out", heads, "--loop.steps", "6000"],
+        ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", own,
+         "--blend", f"{back}=0.2", "--heads", heads, "--max-episode-steps", "27000", "--out", world],
+        ["evaluate", world, "--data", test, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
+
+
+def mix(turns: float = 0.0, comebacks: float = 0.0) -> list[str]:
+    """Options for which clips are shown more often."""
+    return ["--clips.turns", str(turns), "--clips.comebacks", str(comebacks)]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Sections of the world card about play: a player, many policies, possible futures and long dreams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neuralsim.evaluation.figures import fixed, interval, missing, number, percent, table
+from neuralsim.evaluation.long_dreams import WINDOW
+
+
+def closed_loop(card: dict[str, Any]) -> list[str]:
+    """What a player meets in the dream and in the real game."""
+    dream, real = card["closed_loop"]["dream"], card["closed_loop"]["real"]
+    rows = [[name.replace("_", " "), number(dream[name]), number(real[name])] for name in dream]
+    return [
+        "## Closed loop",
+        "",
+        f"{card['player']} acts on the frames alone: {card['lanes']} lanes of {card['steps']} steps, in the dream and "
+        "in the real game.",
+        "",
+        *table(["", "dream", "real"], rows),
+    ]
+
+
+def ranking(card: dict[str, Any]) -> list[str]:
+    """Which policy is better."""
+    figures = card["ranking"]
+    rows = [
+        [name, *(interval(row[side], 1) for side in ("dream", "real", "control"))]
+        for name, row in figures["policies"].items()
+    ]
+    return [
+        "## Order of policies",
+        "",
+        f"Reward per 1,000 steps, {figures['lanes']} lanes of {figures['steps']} steps each. In the control the dream "
+        "is given other lanes' actions: what a policy does cannot show there.",
+        "",
+        *table(["", "dream", "real", "control"], rows),
+        f"Spearman {interval(figures['spearman'], 2)} (control {interval(figures['control']['spearman'], 2)}), Pearson "
+        f"{interval(figures['pearson'], 2)}, mean maximum rank violation {interval(figures['mmrv'], 2)}. Taking the "
+        f"policy that the dream calls best costs {fixed(figures['regret'], 2)}.",
+        "",
+    ]
+
+
+def counterfactuals(card: dict[str, Any]) -> list[str]:
+    """Which future is better."""
+    figures = card["counterfactuals"]
+    outcome = figures["return"]
+    rows = [
+        [name, str(row["pairs"]), interval(row["order"], 2)]
+        for name, row in (("return", outcome), *figures["things"].items())
+    ]
+    return [
+        "## Order of possible futures",
+        "",
+        f"From {figures['moments']} real moments, {figures['branches']} futures of {figures['horizon']} steps each, in "
+        "the emulator and in the dream: share of the pairs that really differ which the dream puts in the right order "
+        "(0.5 is chance).",
+        "",
+        *table(["", "pairs", "in order"], rows),
+        f"Taking the future that the dream calls best costs {interval(outcome['regret'], 2)} of the real return, a "
+        f"random one {interval(outcome['regret_random'], 2)}.",
+        "",
+    ]
+
+
+def long_dreams(card: dict[str, Any]) -> list[str]:
+    """Whether a dream stays what it is."""
+    figures = card["long_dreams"]
+    dream, real = figures["dream"], figures["real"]
+    at = list(figures["drift"])
+    rows = []
+    for name, values in dream["windows"].items():
+        usual = real["windows"][name]
+        shown = [values[int(step) // WINDOW - 1] for step in at]
+        drift = [figures["drift"][step][name] for step in at]
+        rows.append(
+            [
+                name.replace("_", " "),
+                number(sum(usual) / len(usual)),
+                *(f"{number(value)} ({gap:+.1f})" for value, gap in zip(shown, drift, strict=True)),
+            ]
+        )
+    ends, real_ends = dream["episodes"], real["episodes"]
+    distance = figures["distance"]
+    return [
+        "## Long dreams",
+        "",
+        f"{figures['lanes']} lanes of {figures['steps']:,} steps, {card['player']}; means over {WINDOW} steps, with "
+        "their distance from reality in standard deviations of such means.",
+        "",
+        *table(["", "real", *(f"after {int(step):,}" for step in at)], rows),
+        f"{len(ends['lengths'])} dreamed and {len(real_ends['lengths'])} real episodes ended: mean length "
+        f"{_mean(ends['lengths'])} against {_mean(real_ends['lengths'])} steps, mean return {_mean(ends['returns'])} "
+        f"against {_mean(real_ends['returns'])} (largest gap between the distributions: lengths "
+        f"{_share(distance['lengths'])}, returns {_share(distance['returns'])}).",
+        "",
+    ]
+
+
+def _mean(values: list[float]) -> str:
+    return number(sum(values) / len(values)) if values else "-"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or missing(value) else percent(value)

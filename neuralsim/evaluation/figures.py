@@ -1,0 +1,41 @@
+"""Figures as text: how the card writes numbers and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a Markdown table, with an empty one behind it."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return [*("| " + " | ".join(line) + " |" for line in lines), ""]
+
+
+def missing(value: float | None) -> bool:
+    """Whether there is no figure: NaN, or null in a card that was read from a file."""
+    return value is None or math.isnan(value)
+
+
+def interval(cell: dict[str, float], digits: int, brief: bool = False) -> str:
+    """A value with its 95 % interval, or without if ``brief``; "-" where there is none."""
+    if missing(cell["value"]):
+        return "-"
+    text = f"{cell['value']:.{digits}f}"
+    return text if brief else f"{text} ({cell['low']:.{digits}f} to {cell['high']:.{digits}f})"
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many digits after the point; "-" where there is none."""
+    return "-" if missing(value) else f"{value:.{digits}f}"
+
+
+def number(value: float | None) -> str:
+    """A number with three digits; "-" where there is none."""
+    return "-" if missing(value) else f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """0.123 as "12.3 %"."""
+    return f"{100 * value:.1f} %"

@@ -1,0 +1,148 @@
+"""Policies at play, many lanes in step, in the dream and in the real game alike: they see frames and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+from neuralsim.agents.policies import Policy
+from neuralsim.envs.real import make_real
+from neuralsim.world import World
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one step brought to N lanes.
+
+    Attributes:
+        frames: ``(N, H, W, 3)`` uint8, after the step.
+        rewards: ``(N,)``.
+        ended: ``(N,)`` bool; the next frame of that lane is of a new episode.
+        latents: ``(N, h, w, c)``, the world's own code of dreamed frames; None in reality.
+    """
+
+    frames: np.ndarray
+    rewards: np.ndarray
+    ended: np.ndarray
+    latents: Tensor | None = None
+
+
+@dataclass
+class Play:
+    """Many lanes of play.
+
+    Attributes:
+        frames: ``(N, T, H, W, 3)`` uint8, after each step.
+        rewards: ``(N, T)``.
+        ended: ``(N, T)`` bool; the next frame of that lane is of a new episode.
+    """
+
+    frames: np.ndarray
+    rewards: np.ndarray
+    ended: np.ndarray
+
+    @classmethod
+    def of(cls, moments: Iterable[Moment]) -> Play:
+        """Keeps all moments of a play."""
+        rows = [(moment.frames, moment.rewards, moment.ended) for moment in moments]
+        return cls(*(np.stack(column, axis=1) for column in zip(*rows, strict=True)))
+
+
+def dream_play(
+    world: World,
+    players: Sequence[Policy],
+    steps: int,
+    sampling_steps: int,
+    seed: int = 0,
+    shuffled: bool = False,
+    progress: Callable[[], None] | None = None,
+) -> Iterator[Moment]:
+    """Players, each in its own dream from a start at the beginning of a game.
+
+    Args:
+        world: The world; it needs starts.
+        players: One per lane; reset with ``seed + lane``.
+        steps: How many.
+        sampling_steps: Sampling steps K.
+        seed: Draws starts and noise.
+        shuffled: A control: each step, every lane does what another lane's player chose. Nothing that a policy does can
+            show in its own lane then.
+        progress: Called after each step.
+
+    Yields:
+        What each step brought.
+    """
+    beginnings = [i for i, start in enumerate(world.starts) if start.kind == "beginning"] or range(len(world.starts))
+    lanes, rng = len(players), np.random.default_rng(seed)
+    chosen = [int(beginnings[i]) for i in rng.integers(len(beginnings), size=lanes)]
+    first = [world.starts[i].frames[-1] for i in chosen]
+    state = type(world.start_at(chosen[0])).stack([world.start_at(i, seed=seed + n) for n, i in enumerate(chosen)])
+    for lane, player in enumerate(players):
+        player.reset(seed + lane)
+    current = np.stack(first)
+    for t in range(steps):
+        chosen_actions = [player.act(frame, {}) for player, frame in zip(players, current, strict=True)]
+        actions = np.stack([world.actions.encode(action) for action in chosen_actions])
+        if shuffled:
+            actions = rng.permutation(actions)
+        state, said = world.step(state, world.actions.decode(actions), steps=sampling_steps)
+        current = world.decode(said.latent).cpu().numpy()
+        over = said.terminated.cpu().numpy()
+        yield Moment(current.copy(), said.reward.cpu().numpy(), over, said.latent)
+        for lane in map(int, np.flatnonzero(over)):
+            again = world.start_at(chosen[lane], seed=seed + 7919 * (t + 1) + lane)
+            state = state.replace([lane], again)
+            current[lane] = first[lane]
+            players[lane].reset()
+        if progress is not None:
+            progress()
+
+
+def real_play(
+    world: World,
+    players: Sequence[Policy],
+    steps: int,
+    seed: int = 0,
+    progress: Callable[[], None] | None = None,
+) -> Iterator[Moment]:
+    """The same players in the real environment that the world was learned from.
+
+    Args:
+        world: The world.
+        players: One per lane; reset with ``seed + lane``, as its environment is.
+        steps: How many.
+        seed: See above.
+        progress: Called after each step.
+
+    Yields:
+        What each step brought.
+    """
+    with contextlib.ExitStack() as stack:
+        envs = [stack.enter_context(contextlib.closing(real_game(world))) for _ in players]
+        for lane, player in enumerate(players):
+            player.reset(seed + lane)
+        current = [env.reset(seed=seed + lane)[0] for lane, env in enumerate(envs)]
+        for _ in range(steps):
+            frames, rewards, ended = [], [], []
+            for lane, (env, player) in enumerate(zip(envs, players, strict=True)):
+                frame, reward, terminated, truncated, _ = env.step(player.act(current[lane], {}))
+                frames.append(frame)
+                rewards.append(reward)
+                ended.append(terminated or truncated)
+                if ended[-1]:
+                    frame, _ = env.reset()
+                    player.reset()
+                current[lane] = frame
+            yield Moment(np.stack(frames), np.array(rewards), np.array(ended, np.bool_))
+            if progress is not None:
+                progress()
+
+
+def real_game(world: World) -> gym.Env:
+    """The real environment as the world's recordings show it."""
+    return make_real(world.config.env_id, world.config.env_kwargs, world.config.preprocessing)

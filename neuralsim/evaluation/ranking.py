@@ -1,0 +1,174 @@
+"""Dream against reality for policies: does the dream say which of them is better?
+
+A world that is used to choose or to train policies need not be right to the pixel; it must put policies in their real
+order. Figures: rank correlation (Spearman), correlation (Pearson), and the mean maximum rank violation of SIMPLER (Li
+et al. 2024, "Evaluating real-world robot manipulation policies in simulation"): how much real score is lost, at worst,
+by believing the dream about two policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from neuralsim.agents.policies import Policy, make_policy
+from neuralsim.evaluation.intervals import mean
+from neuralsim.evaluation.playing import Moment, dream_play, real_game, real_play
+from neuralsim.world import World
+
+PONG_POLICIES = (
+    "random",
+    "noop",
+    "sticky-random",
+    "pong-mix",
+    "scripted=0",
+    "scripted=0.25",
+    "scripted=0.5",
+    "scripted=0.75",
+    "scripted=1",
+)
+"""Policies of different strength for Pong, as :func:`~neuralsim.agents.policies.make_policy` reads them."""
+FEWEST = 3
+"""Fewer policies have no order to speak of."""
+RESAMPLES = 1000
+
+
+def rank_policies(
+    world: World,
+    policies: tuple[str, ...],
+    lanes: int,
+    steps: int,
+    sampling_steps: int,
+    seed: int = 100,
+    progress: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Lets policies play in the dream, in reality, and in a dream that does not listen to them.
+
+    Args:
+        world: The world.
+        policies: Names, see :data:`~neuralsim.agents.policies.POLICIES`; each once.
+        lanes: Lanes per policy.
+        steps: Steps per lane.
+        sampling_steps: Sampling steps K.
+        seed: Of policies, starts and games.
+        progress: Called after each step of all lanes.
+
+    Returns:
+        See :func:`compare_scores`, and ``steps`` and ``lanes``.
+
+    Raises:
+        ValueError: If a policy does not fit the environment, or there are too few.
+    """
+    check_policies(world, policies)
+
+    def players() -> list[Policy]:
+        env = real_game(world)
+        made = [make_policy(name, env) for name in policies for _ in range(lanes)]
+        env.close()
+        return made
+
+    def scores(moments: Iterable[Moment]) -> np.ndarray:
+        total = sum(moment.rewards.astype(float) for moment in moments)
+        return np.asarray(total).reshape(len(policies), lanes) * 1000 / steps
+
+    real = scores(real_play(world, players(), steps, seed, progress))
+    dreamed = scores(dream_play(world, players(), steps, sampling_steps, seed, progress=progress))
+    control = scores(dream_play(world, players(), steps, sampling_steps, seed, shuffled=True, progress=progress))
+    return {"steps": steps, "lanes": lanes, **compare_scores(policies, dreamed, real, control)}
+
+
+def check_policies(world: World, policies: tuple[str, ...]) -> None:
+    """Complains about policies that cannot be ranked.
+
+    Raises:
+        ValueError: If there are fewer than :data:`FEWEST`, one comes twice, or one does not fit the environment.
+        ModuleNotFoundError: If one needs an extra that is not installed.
+    """
+    if len(set(policies)) != len(policies) or len(policies) < FEWEST:
+        raise ValueError(f"policies are {policies}; at least {FEWEST} different ones can be ranked")
+    if "keyboard" in policies:
+        raise ValueError("a keyboard player does not play the same way twice and cannot be ranked")
+    env = real_game(world)
+    for name in policies:
+        make_policy(name, env).close()
+    env.close()
+
+
+def compare_scores(
+    policies: tuple[str, ...], dreamed: np.ndarray, real: np.ndarray, control: np.ndarray, seed: int = 0
+) -> dict[str, Any]:
+    """Compares what policies score in a dream and in reality.
+
+    Args:
+        policies: Their names, P.
+        dreamed: ``(P, lanes)`` score of each lane, reward per 1,000 steps.
+        real: Likewise.
+        control: Likewise, in a dream that does not listen.
+        seed: Of the bootstrap, which resamples the lanes of every policy.
+
+    Returns:
+        ``policies``: by name ``dream``, ``real`` and ``control``, each a mean with its 95 % interval; ``spearman``,
+        ``pearson`` and ``mmrv`` of dream against reality with 95 % intervals; ``control``: ``spearman`` of the control;
+        ``regret``: real score of the best policy less that of the policy which the dream calls best.
+    """
+    rng = np.random.default_rng(seed)
+
+    def resampled(scores: np.ndarray) -> np.ndarray:  # (RESAMPLES, P)
+        picks = rng.integers(scores.shape[1], size=(RESAMPLES, *scores.shape))
+        return np.take_along_axis(np.broadcast_to(scores, picks.shape), picks, axis=2).mean(2)
+
+    truth, said, unheard = real.mean(1), dreamed.mean(1), control.mean(1)
+    truths, says, unheards = resampled(real), resampled(dreamed), resampled(control)
+
+    def figure(measure: Callable[[np.ndarray, np.ndarray], float], x: np.ndarray, xs: np.ndarray) -> dict[str, float]:
+        draws = np.array([measure(a, b) for a, b in zip(xs, truths, strict=True)])
+        draws = draws[np.isfinite(draws)]
+        low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
+        return {"value": float(measure(x, truth)), "low": float(low), "high": float(high), "n": len(policies)}
+
+    rows = {
+        name: {"dream": mean(dreamed[i]), "real": mean(real[i]), "control": mean(control[i])}
+        for i, name in enumerate(policies)
+    }
+    return {
+        "policies": rows,
+        "spearman": figure(spearman, said, says),
+        "pearson": figure(pearson, said, says),
+        "mmrv": figure(mean_maximum_rank_violation, said, says),
+        "control": {"spearman": figure(spearman, unheard, unheards)},
+        "regret": float(truth.max() - truth[said.argmax()]),
+    }
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlation of two ``(n,)``; NaN if one of them is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    size = np.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum() / size) if size > 0 else float("nan")
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation of two ``(n,)``; equal values share the mean of their ranks."""
+    return pearson(ranks(x), ranks(y))
+
+
+def ranks(x: np.ndarray) -> np.ndarray:
+    """Ranks ``(n,)`` from 0; equal values share their mean."""
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
+
+
+def mean_maximum_rank_violation(said: np.ndarray, truth: np.ndarray) -> float:
+    """For each policy the largest real gap to one that the dream puts on the wrong side of it; their mean.
+
+    Args:
+        said: ``(P,)`` scores in the dream.
+        truth: ``(P,)`` real ones.
+
+    Returns:
+        In units of the real score; 0 where the order is right.
+    """
+    wrong = (said[:, None] < said) != (truth[:, None] < truth)
+    return float((wrong * np.abs(truth[:, None] - truth)).max(axis=1).mean())

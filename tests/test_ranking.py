@@ -1,0 +1,119 @@
+"""Order of policies: hand-computed, in a game where some are better, and in dreams that do not know it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_tiny_world
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralsim.evaluation.ranking import (
+    check_policies,
+    compare_scores,
+    mean_maximum_rank_violation,
+    pearson,
+    rank_policies,
+    ranks,
+    spearman,
+)
+
+
+def test_equal_values_share_their_rank():
+    assert ranks(np.array([5.0, 1, 5, 9])).tolist() == [1.5, 0, 1.5, 3]
+
+
+def test_correlations_by_hand():
+    x, y = np.array([1.0, 2, 3]), np.array([1.0, 4, 9])
+    assert spearman(x, y) == pytest.approx(1)
+    assert spearman(x, -y) == pytest.approx(-1)
+    # Deviations (-1, 0, 1) and (-11/3, -2/3, 13/3): 8 / sqrt(2 * 98/3).
+    assert pearson(x, y) == pytest.approx(8 / np.sqrt(2 * 98 / 3))
+    assert np.isnan(pearson(x, np.ones(3)))
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=8))
+def test_spearman_does_not_care_for_scale(values):
+    x = np.array(values, float)
+    other = np.arange(len(x)) % 3
+    first, second = spearman(x, other), spearman(3 * x + 7, other)
+    assert first == pytest.approx(second, nan_ok=True)
+    assert np.isnan(first) or -1 - 1e-9 <= first <= 1 + 1e-9
+
+
+def test_rank_violation_by_hand():
+    truth = np.array([0.0, 1, 10])
+    assert mean_maximum_rank_violation(truth * 3, truth) == 0
+    # The dream swaps the first two, which really lie 1 apart: 1, 1 and 0.
+    assert mean_maximum_rank_violation(np.array([2.0, 1, 3]), truth) == pytest.approx(2 / 3)
+    # It puts the best last: 10, 9 and 10.
+    assert mean_maximum_rank_violation(np.array([1.0, 2, 0]), truth) == pytest.approx(29 / 3)
+
+
+def test_a_dream_that_knows_and_one_that_does_not():
+    names = ("a", "b", "c", "d")
+    real = np.array([0.0, 1, 2, 3])[:, None] + np.array([-0.1, 0.0, 0.1])
+    figures = compare_scores(names, 2 * real, real, -real)
+    assert figures["spearman"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    assert figures["mmrv"]["value"] == figures["regret"] == 0
+    assert figures["control"]["spearman"]["value"] == pytest.approx(-1)
+    assert figures["policies"]["b"]["dream"]["value"] == pytest.approx(2)
+    upside_down = compare_scores(names, -real, real, real)
+    assert upside_down["regret"] == pytest.approx(3)
+    blind = compare_scores(names, np.ones((4, 3)), real, real)
+    assert np.isnan(blind["spearman"]["value"])
+
+
+def world_of_paying_game(reward):
+    """A dream of paying_game that pays ``reward(action)`` and never ends."""
+    world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
+    step = world.step
+
+    def pay(state, actions, steps=None):
+        state, said = step(state, actions, steps=steps)
+        never = torch.zeros(state.lanes, dtype=torch.bool)
+        return state, dataclasses.replace(said, reward=reward(torch.as_tensor(actions).float()), terminated=never)
+
+    world.step = pay
+    return world
+
+
+POLICIES = ("noop", "random", "sticky-random")
+
+
+def test_a_dream_that_pays_what_the_game_pays_has_its_order():
+    ticks = []
+    figures = rank_policies(
+        world_of_paying_game(lambda actions: actions), POLICIES, 3, 20, 1, progress=lambda: ticks.append(1)
+    )
+    assert len(ticks) == 3 * 20
+    for row in figures["policies"].values():
+        assert row["dream"]["value"] == pytest.approx(row["real"]["value"])
+    assert figures["policies"]["noop"]["real"]["value"] == 0
+    assert figures["spearman"]["value"] == pytest.approx(1)
+    assert figures["mmrv"]["value"] == figures["regret"] == 0
+
+
+def test_in_the_control_nobody_gets_what_he_does():
+    figures = rank_policies(world_of_paying_game(lambda actions: actions), POLICIES, 3, 20, 1)
+    assert figures["policies"]["noop"]["control"]["value"] > 500  # paid for what others do
+
+
+def test_a_dream_that_pays_nothing_or_the_opposite_is_called_so():
+    blind = rank_policies(world_of_paying_game(torch.zeros_like), POLICIES, 2, 10, 1)
+    assert np.isnan(blind["spearman"]["value"])
+    liar = rank_policies(world_of_paying_game(lambda actions: -actions), POLICIES, 2, 10, 1)
+    assert liar["spearman"]["value"] == pytest.approx(-1)
+    assert liar["regret"] > 1000
+
+
+def test_policies_that_cannot_be_ranked_are_refused():
+    world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
+    for wrong in (("random", "noop"), ("random", "noop", "random")):
+        with pytest.raises(ValueError, match="at least 3 different"):
+            check_policies(world, wrong)
+    with pytest.raises(ValueError, match="keyboard"):
+        check_policies(world, ("random", "noop", "keyboard"))
+    with pytest.raises(ValueError, match="only Atari Pong"):
+        check_policies(world, ("random", "noop", "scripted=1"))
