@@ -256,7 +256,7 @@ def long_dreams(card: dict[str, Any]) -> list[Block]:
         caption = (
             f"Means over {WINDOW} steps: a dream that stays what it is stays where reality is, and does not drift."
         )
-        blocks += _chart(label, caption, "steps", label, lines)
+        blocks += _chart(label, caption, "steps", label, lines, share=name.endswith("_present"))
     return blocks
 
 
