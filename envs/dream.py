@@ -49,10 +49,10 @@ class DreamEnv(PickledByArguments, gym.Env):
     ## Info
     - ``uncertainty`` (float): the error to expect of this frame, from how unsure the sampling of all frames since the
       reset was, calibrated on held-out recordings: 0 is exact, 1 is as far from reality as any other frame of the game.
-      In a world whose card has no such measurement, the root of the summed squared distances between first guess and
-      sample, in latent units.
-    - ``horizon_trust`` (float): 1 less the mean error, in the same unit, of dreams of this length; 1 where it was never
-      measured.
+      Where the card has no such measurement, or one with other sampling steps, the root of the summed squared
+      distances between first guess and sample, in latent units.
+    - ``horizon_trust`` (float): 1 less the mean error, in the same unit, of dreams of this length (of longer ones than
+      were measured: of the longest, see the card); 1 where there is no such measurement.
     - ``step`` (int): steps since the reset.
     - ``start`` (int): index of the start, -1 for your own frames.
 
@@ -67,8 +67,8 @@ class DreamEnv(PickledByArguments, gym.Env):
         max_episode_steps: Truncate after so many steps, if that is sooner than the time limit of the world
             (which is that of the real environment); None for the world's limit, -1 for none.
         min_trust: Truncate when ``horizon_trust`` or 1 less ``uncertainty`` falls below this, from 0 (never) to 1.
-        pessimism: Subtract this times the ``uncertainty`` from every reward, so that agents keep to what the dream
-            knows well.
+        pessimism: Subtract this times what a step adds to the ``uncertainty`` from its reward, so that agents keep to
+            what the dream knows well. An episode loses at most this times its last uncertainty.
         render_mode: ``"rgb_array"``, ``"human"`` (a window, extra "play") or None.
         render_scale: Whole factor by which rendered frames are enlarged; None for 1, and for a window of
             handy size.
@@ -127,7 +127,8 @@ class DreamEnv(PickledByArguments, gym.Env):
 
     @sampling_steps.setter
     def sampling_steps(self, steps: int) -> None:
-        self._lanes.sampling_steps = self._arguments["sampling_steps"] = self.world.check_steps(steps)
+        self._lanes.set_sampling_steps(steps)
+        self._arguments["sampling_steps"] = steps
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

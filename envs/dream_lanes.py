@@ -67,7 +67,7 @@ class DreamLanes:
         max_episode_steps: Truncate after so many steps if that is sooner than the world's own limit; -1:
             never.
         min_trust: Truncate when the trust in a dream, ``horizon_trust`` or 1 less ``uncertainty``, falls below this.
-        pessimism: Subtract this times the ``uncertainty`` from every reward.
+        pessimism: Subtract this times what a step adds to the ``uncertainty`` from its reward.
 
     Raises:
         ValueError: For an argument that makes no sense; the message names it.
@@ -105,18 +105,11 @@ class DreamLanes:
         for name, value, highest in (("min_trust", min_trust, 1.0), ("pessimism", pessimism, float("inf"))):
             if not 0 <= value <= highest or value == float("inf"):
                 raise ValueError(f"{name} is {value}; it must be a number from 0 to {highest:g}")
-            if value and self.trust is None:
-                raise ValueError(
-                    f"{name} is {value}, but nobody has measured how far the world {self.world.config.name!r} can be "
-                    "trusted: neuralsim evaluate WORLD --save"
-                )
         self.min_trust, self.pessimism = min_trust, pessimism
         self.lanes = lanes
         self.obs_type = obs_type
         config = self.world.config
-        self.sampling_steps = self.world.check_steps(
-            config.sampling_steps if sampling_steps is None else sampling_steps
-        )
+        self.set_sampling_steps(config.sampling_steps if sampling_steps is None else sampling_steps)
         limits = [limit for limit in (max_episode_steps, config.max_episode_steps) if limit is not None]
         self.limit = min(limits) if limits and max_episode_steps != -1 else None
         self.start_choices = [
@@ -137,6 +130,30 @@ class DreamLanes:
         self.ended = np.zeros(lanes, np.bool_)
         self.uncertainty, self.horizon_trust = np.zeros(lanes), np.ones(lanes)
         self._frames: np.ndarray | None = None  # of the current moment, once somebody looked
+
+    def set_sampling_steps(self, steps: int) -> None:
+        """Dreams with so many sampling steps per frame from now on.
+
+        Raises:
+            ValueError: If the world cannot, or if ``min_trust`` or ``pessimism`` need what was never measured with so
+                many.
+        """
+        self.world.check_steps(steps)
+        measured = self.trust is not None and self.trust.sampling_steps == steps
+        for name, value in (("min_trust", self.min_trust), ("pessimism", self.pessimism)):
+            if value and not measured:
+                raise ValueError(
+                    f"{name} is {value}, but nobody has measured how far the world {self.world.config.name!r} can be "
+                    f"trusted with {steps} sampling steps"
+                    + (f" (only with {self.trust.sampling_steps})" if self.trust else "")
+                    + f": neuralsim evaluate WORLD --sampling-steps {steps} --save"
+                )
+        if self.trust is not None and 0 < self.min_trust <= self.trust.lowest:
+            raise ValueError(
+                f"min_trust is {self.min_trust}, but this world was not judged where trust is below "
+                f"{self.trust.lowest:.2f}: no dream would ever end by it"
+            )
+        self.sampling_steps, self.calibrated = steps, measured
 
     def reset(
         self, lanes: np.ndarray, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None
@@ -233,7 +250,7 @@ class DreamLanes:
         # One transfer from the device for all numbers.
         numbers = torch.stack([prediction.reward, prediction.terminated.float(), self.state.doubt])
         reward, ends, doubt = numbers.cpu().numpy().astype(np.float64)
-        steps = self.steps
+        steps, before = self.steps, self.uncertainty
         self.uncertainty, self.horizon_trust = self._trust(doubt, steps)
         terminated = ends > 0.5
         truncated = np.zeros_like(terminated)
@@ -242,11 +259,11 @@ class DreamLanes:
         if self.limit is not None:
             truncated |= steps >= self.limit
         self.ended = terminated | truncated
-        return LaneSteps(reward - self.pessimism * self.uncertainty, terminated, truncated)
+        return LaneSteps(reward - self.pessimism * (self.uncertainty - before), terminated, truncated)
 
     def _trust(self, doubt: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Uncertainty and horizon trust ``(n,)`` of lanes with these doubts after so many steps."""
-        if self.trust is None:
+        if self.trust is None or not self.calibrated:
             return np.sqrt(doubt), np.ones_like(doubt)
         return self.trust.expected_error(doubt), self.trust.horizon_trust(steps)
 

@@ -39,7 +39,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         dtype: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
         max_episode_steps: Time limit, enforced here for every lane; None for the world's own, -1 for none.
         min_trust: Trust below which a lane is truncated.
-        pessimism: Factor of the uncertainty that is subtracted from every reward.
+        pessimism: Factor of what a step adds to the uncertainty, which is subtracted from its reward.
         autoreset_mode: An :class:`gymnasium.vector.AutoresetMode` or its value, e.g. ``"SameStep"``.
         render_mode: ``"rgb_array"`` or None; ``render()`` returns one frame per lane.
         render_scale: Whole factor by which rendered frames are enlarged.

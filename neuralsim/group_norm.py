@@ -38,7 +38,7 @@ class GroupNorm(nn.GroupNorm):
             return y
         return torch.addcmul(shift[:, :, None, None], y, 1 + scale[:, :, None, None])
 
-    def _by_channels(self, x: Tensor, factor: Tensor | None, offset: Tensor | None) -> Tensor:
+    def _by_channels(self, x: Tensor, film_scale: Tensor | None, film_shift: Tensor | None) -> Tensor:
         lanes, channels, height, width = x.shape
         flat = x.permute(0, 2, 3, 1).reshape(lanes, height * width, channels)
         moments = torch.stack([flat.mean(1), torch.linalg.vecdot(flat, flat, dim=1) / (height * width)])
@@ -48,7 +48,7 @@ class GroupNorm(nn.GroupNorm):
         scale, shift = (s.repeat_interleave(size, dim=1) for s in (scale, -mean * scale))
         if self.affine:
             shift, scale = shift * self.weight + self.bias, scale * self.weight
-        if factor is not None and offset is not None:
-            shift, scale = torch.addcmul(offset, shift, 1 + factor), scale * (1 + factor)
+        if film_scale is not None and film_shift is not None:
+            shift, scale = torch.addcmul(film_shift, shift, 1 + film_scale), scale * (1 + film_scale)
         normalised = torch.addcmul(shift[:, None], flat, scale[:, None])
         return normalised.view(lanes, height, width, channels).permute(0, 3, 1, 2)

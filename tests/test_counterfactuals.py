@@ -77,6 +77,9 @@ def test_a_dream_that_has_ended_pays_no_more():
 
 def test_what_cannot_be_set_back_is_refused():
     assert can_branch(make_real("paying_game:Paying-v0"))
+    short = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 1}, preprocessing={"size": (48, 64)})
+    with pytest.raises(ValueError, match=r"noop plays no episode of 4 frames"):
+        counterfactuals(short, "noop", None, 2, 2, 5, sampling_steps=1)
     assert not can_branch(make_real("tiny_game:Tiny-v0"))
     with pytest.raises(ValueError, match=r"Tiny-v0 cannot be set back"):
         counterfactuals(build_tiny_world(env_id="tiny_game:Tiny-v0"), "random", None, 2, 2, 5, sampling_steps=1)

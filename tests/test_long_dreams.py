@@ -68,7 +68,8 @@ def test_frames_that_the_tokenizer_does_not_know_are_alien():
     world = build_tiny_world()
     real = np.random.default_rng(0).integers(0, 60, (200, 48, 64, 3)).astype(np.uint8)
     limit = alien_limit(world, real)
-    assert (round_trip_error(world, real) > limit).mean() <= 0.01
+    shown = world.decode(world.encode(real[:, None])[:, 0]).numpy()
+    assert (round_trip_error(world, shown) > limit).mean() == 0.01  # 2 of 200
     assert (round_trip_error(world, 255 - real) > limit).all()
 
 
@@ -101,6 +102,13 @@ def test_real_play_and_dreams_have_one_shape():
     assert real.rewards[1].sum() > 0
     dreamed = Play.of(dream_play(world, [make_policy("noop", env), make_policy("random", env)], 10, 1))
     assert dreamed.frames.shape == real.frames.shape
+
+
+def test_dreams_have_the_time_limit_of_the_game():
+    world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)}, max_episode_steps=3)
+    torch.nn.init.constant_(world.heads.out_continue.bias, 100.0)
+    play = Play.of(dream_play(world, [make_policy("noop", real_game(world))], 7, 1))
+    assert play.ended[0].tolist() == [False, False, True, False, False, True, False]
 
 
 def test_a_dream_that_ends_begins_again():

@@ -1,6 +1,8 @@
 """The whole way by the command line, on the real emulator with tiny models: record, train, pack, evaluate, dream."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -208,3 +210,28 @@ def test_every_command_of_the_recipe_is_one():
         name = next(" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS)
         config = parse(importlib.import_module(COMMANDS[name].module), COMMANDS[name], name, words[len(name.split()) :])
         assert str(config).count("home") >= 1
+
+
+def test_a_game_that_cannot_be_made_is_not_played_but_said(home, tmp_path):
+    from neuralsim import EpisodeStore, World
+    from neuralsim.evaluation.plan import PLAYED, EvaluateConfig, Plan
+
+    world = World.load(home / "world")
+    world.config = dataclasses.replace(world.config, env_id="my-videos", trained_on={})
+    world.save(tmp_path / "world")
+    shutil.copytree(home / "held", tmp_path / "held")
+    for path in (tmp_path / "held").glob("*.json"):
+        path.write_text(path.read_text().replace("ALE/Pong-v5", "my-videos"))
+    assert EpisodeStore.open(tmp_path / "held").info.env_id == "my-videos"
+    config = EvaluateConfig(str(tmp_path / "world"), tmp_path / "held", tmp_path / "report", horizon=20)
+    plan = Plan.of(config)
+    assert not plan.parts.intersection(PLAYED)
+    assert "unknown environment 'my-videos'" in plan.not_measured["Order of policies"]
+    with pytest.raises(ValueError, match="unknown environment 'my-videos'"):
+        Plan.of(dataclasses.replace(config, parts=("ranking",)))
+
+
+def test_a_card_does_not_lose_what_it_says(home, capsys):
+    words = ["evaluate", home / "world", "--data", home / "held", "--horizon", 20, "--parts", "events", "--save"]
+    assert main([str(word) for word in words]) == 2
+    assert "would lose what it says of open-loop" in capsys.readouterr().err

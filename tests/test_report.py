@@ -377,7 +377,7 @@ def test_trust_futures_and_long_dreams_have_their_figures():
         "trust": {
             "curve": {"steps": [1, 8], "errors": [0.1, 0.4]},
             "calibration": {"doubts": [0.5, 2.0], "expected": [0.05, 0.6]},
-            "judged": {"rank_correlation": 0.73},
+            "judged": {"rank_correlation": 0.9, "by_horizon": {"1": 0.5, "10": 0.73, "64": 0.3}},
         },
         "counterfactuals": {
             "return": {"order": cell(0.9, 0.05), "regret": cell(0.2, 0.1), "regret_random": cell(0.8, 0.1)},

@@ -159,5 +159,7 @@ def test_the_spread_tells_a_model_that_always_says_the_same():
     said = torch.randn(6, 2, 2, 3)
     spread = shortcut_loss(lambda z, m, i: said, clean, torch.randn_like(clean), level, size, SCHEDULE).spread
     assert spread == pytest.approx(float(said.var(0, correction=0).mean().sqrt()))
+    single = shortcut_loss(lambda z, m, i: z, clean[:1], clean[:1], level[:1], size[:1], SCHEDULE).spread
+    assert single.isnan()
     same = said[:1].expand_as(said)
     assert shortcut_loss(lambda z, m, i: same, clean, torch.randn_like(clean), level, size, SCHEDULE).spread == 0

@@ -16,10 +16,11 @@ from neuralsim.trust import Trust
 from neuralsim.world import World
 
 CARD = {
+    "sampling_steps": 2,
     "trust": {
         "curve": {"steps": [2, 4], "errors": [0.2, 0.6]},
         "calibration": {"doubts": [1.0, 3.0], "expected": [0.1, 0.5]},
-    }
+    },
 }
 
 
@@ -34,7 +35,7 @@ def test_cards_without_it_and_damaged_ones():
     assert Trust.from_card({"world": "w"}) is None
     for damage in ({"curve": {}}, {**CARD["trust"], "curve": {"steps": [1], "errors": []}}):
         with pytest.raises(ValueError, match="trust section of the card is damaged"):
-            Trust.from_card({"trust": damage})
+            Trust.from_card({"trust": damage, "sampling_steps": 2})
 
 
 def measured(doubt, error, horizons=(1, 2)):
@@ -49,9 +50,10 @@ def test_a_doubt_that_knows_the_error():
     assert figures["curve"]["errors"] == pytest.approx([99 / 400, 100 / 400])  # half of it: the unit is 2
     judged = figures["judged"]
     assert judged["rank_correlation"] == pytest.approx(1)
+    assert judged["clock"] < 0.1  # the two horizons differ by nothing
     assert judged["by_horizon"] == pytest.approx({"1": 1, "2": 1})
     assert judged["off"] < 0.02
-    trust = Trust.from_card(json.loads(json.dumps({"trust": figures})))
+    trust = Trust.from_card(json.loads(json.dumps({"trust": figures, "sampling_steps": 4})))
     assert trust.expected_error(np.array([100.0]))[0] == pytest.approx(0.25, abs=0.01)
 
 
@@ -135,24 +137,35 @@ def test_pessimism_lowers_rewards_by_the_uncertainty(world):
     plain, careful = DreamEnv(world=world), DreamEnv(world=world, pessimism=2.0)
     plain.reset(seed=5)
     careful.reset(seed=5)
+    lost, before = 0.0, 0.0
     for _ in range(3):
         reward = plain.step(1)[1]
         _, lowered, *_, info = careful.step(1)
-        assert info["uncertainty"] > 0
-        assert lowered == pytest.approx(reward - 2 * info["uncertainty"])
+        assert lowered == pytest.approx(reward - 2 * (info["uncertainty"] - before))
+        lost, before = lost + reward - lowered, info["uncertainty"]
+    assert lost == pytest.approx(2 * before)
+    assert before > 0
 
 
 def test_lanes_lose_trust_each_for_itself(world):
-    envs = DreamVectorEnv(num_envs=3, world=world, min_trust=0.3)
-    single = DreamEnv(world=world, min_trust=0.3)
+    envs = DreamVectorEnv(num_envs=3, world=world, min_trust=0.7, pessimism=1.0, autoreset_mode="SameStep")
+    single = DreamEnv(world=world, min_trust=0.7, pessimism=1.0)
     _, info = envs.reset(seed=7)
     assert (info["horizon_trust"] == 1).all()
     single.reset(seed=8)
-    for _ in range(3):
-        *_, info = envs.step(np.zeros(3, int))
-        alone = single.step(0)[4]
-        assert info["uncertainty"][1] == pytest.approx(alone["uncertainty"], abs=1e-5)
-        assert info["horizon_trust"][1] == alone["horizon_trust"]
+    for _ in range(3):  # the curve falls below at the third step
+        _, rewards, _, truncated, info = envs.step(np.zeros(3, int))
+        _, reward, _, ended, alone = single.step(0)
+        assert rewards[1] == pytest.approx(reward, abs=1e-5)
+        assert truncated[1] == ended
+        said = {name: values[1] for name, values in (info["final_info"] if ended else info).items()}
+        assert said["uncertainty"] == pytest.approx(alone["uncertainty"], abs=1e-5)
+        assert said["horizon_trust"] == alone["horizon_trust"]
+        if ended:
+            assert info["horizon_trust"][1] == 1
+            assert info["uncertainty"][1] == 0
+            break
+    assert ended
 
 
 def test_a_restored_moment_has_its_trust(world):
@@ -170,8 +183,28 @@ def test_options_that_need_a_measurement_say_so(world):
     for name in ("min_trust", "pessimism"):
         with pytest.raises(ValueError, match=rf"{name} is 0.5, but nobody has measured .* neuralsim evaluate"):
             DreamEnv(world=uncalibrated(), **{name: 0.5})
+        with pytest.raises(ValueError, match=rf"{name} is 0.5, but .* with 4 sampling steps \(only with 2\)"):
+            DreamEnv(world=world, sampling_steps=4, **{name: 0.5})
+        env = DreamEnv(world=world, **{name: 0.5})
+        with pytest.raises(ValueError, match="with 1 sampling steps"):
+            env.sampling_steps = 1
+        assert env.sampling_steps == 2
         for wrong in (-0.1, float("nan")):
             with pytest.raises(ValueError, match=f"{name} is"):
                 DreamEnv(world=world, **{name: wrong})
     with pytest.raises(ValueError, match=r"min_trust is 1\.5"):
         DreamEnv(world=world, min_trust=1.5)
+    with pytest.raises(ValueError, match=r"min_trust is 0\.4, .* not judged where trust is below 0\.40"):
+        DreamEnv(world=world, min_trust=0.4)
+
+
+def test_with_other_sampling_steps_nothing_is_calibrated(world):
+    env, plain = (DreamEnv(world=made, sampling_steps=4) for made in (world, uncalibrated()))
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    assert env.step(0)[4] == plain.step(0)[4]
+
+
+def test_a_calibration_without_doubt_says_nothing_at_the_start():
+    card = {**CARD, "trust": {**CARD["trust"], "calibration": {"doubts": [0.0], "expected": [0.3]}}}
+    assert Trust.from_card(card).expected_error(np.zeros(2)).tolist() == [0, 0]

@@ -100,9 +100,9 @@ class FilmBlock(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Maps ``(B, C, h, w)`` and ``(B, E)`` to ``(B, C, h, w)``."""
         scale, shift = self.film(e).chunk(2, dim=1)
-        again = not torch.is_grad_enabled()  # in memory that nobody else needs, which is still at hand
-        y = self.conv1(F.silu(self.norm1(x), inplace=again))
-        return x + self.conv2(F.silu(self.norm2(y, scale, shift), inplace=again))
+        in_place = not torch.is_grad_enabled()
+        y = self.conv1(F.silu(self.norm1(x), inplace=in_place))
+        return x + self.conv2(F.silu(self.norm2(y, scale, shift), inplace=in_place))
 
 
 class HistoryNet(nn.Module):

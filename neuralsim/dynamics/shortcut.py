@@ -126,7 +126,7 @@ class ShortcutLoss:
         bootstrap: Weighted mean squared error to the model's own two half steps, entries with d > d_min.
         error: Unweighted mean squared error per entry, detached.
         spread: Standard deviation of the predictions over all entries, RMS over the latents, detached: 0 for a model
-            that has collapsed and always says the same.
+            that has collapsed and always says the same, NaN for a single entry.
     """
 
     flow: Tensor
@@ -182,6 +182,8 @@ def shortcut_loss(
     weighted = error if weight is None else (squared * weight).mean(inner)
     weighted = weighted * ramp_weight(tau, ramp)
     spread = prediction.detach().float().flatten(0, level.ndim - 1).var(0, correction=0).mean().sqrt()
+    if level.numel() == 1:
+        spread = torch.full_like(spread, torch.nan)
     return ShortcutLoss(_mean_where(weighted, is_flow), _mean_where(weighted, ~is_flow), error.detach(), spread)
 
 

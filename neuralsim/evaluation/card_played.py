@@ -32,8 +32,8 @@ def ranking(card: dict[str, Any]) -> list[str]:
     return [
         "## Order of policies",
         "",
-        f"Reward per 1,000 steps, {figures['lanes']} lanes of {figures['steps']} steps each. In the control the dream "
-        "is given other lanes' actions: what a policy does cannot show there.",
+        f"Reward per 1,000 steps, {figures['lanes']} lanes of {figures['steps']} steps each. In the control "
+        "actions are shuffled among the lanes at every step: what a policy does hardly shows there.",
         "",
         *table(["", "dream", "real", "control"], rows),
         f"Spearman {interval(figures['spearman'], 2)} (control {interval(figures['control']['spearman'], 2)}), Pearson "

@@ -14,11 +14,13 @@ import gymnasium as gym
 import numpy as np
 
 from neuralsim.agents.policies import Policy, make_policy
+from neuralsim.envs.real import make_real
 from neuralsim.evaluation.intervals import mean, ratio
-from neuralsim.evaluation.playing import real_game
 from neuralsim.evaluation.probes import Probes, find
 from neuralsim.world import World
 
+PATIENCE = 10_000
+"""Steps of play after which no moment comes any more."""
 APART = (20, 60)
 """Steps of play between two moments from which futures branch off, drawn in this range."""
 
@@ -71,7 +73,9 @@ def counterfactuals(
     Raises:
         ValueError: If the environment cannot be set back.
     """
-    env = real_game(world)
+    # A time limit would go on counting through futures that were never played.
+    kwargs = {**(world.config.env_kwargs or {}), "max_episode_steps": -1}
+    env = make_real(world.config.env_id, kwargs, world.config.preprocessing)
     if not can_branch(env):
         env.close()
         raise ValueError(f"{world.config.env_id} cannot be set back: it has no clone_state and restore_state")
@@ -84,7 +88,15 @@ def counterfactuals(
     real, dreamed = [], []
     for moment in range(moments):
         wait = int(rng.integers(*APART)) + (context if moment == 0 else 0)
+        patience = wait + PATIENCE
         while wait > 0 or len(frames) < context:
+            patience -= 1
+            if patience < 0:
+                env.close()
+                raise ValueError(
+                    f"{player} plays no episode of {context} frames, as long as this world looks back, within "
+                    f"{PATIENCE:,} steps: choose another --player, or leave out counterfactuals"
+                )
             action = guide.act(frame, {})
             frame, _, terminated, truncated, _ = env.step(action)
             frames.append(frame)

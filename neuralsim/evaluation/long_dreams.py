@@ -56,11 +56,13 @@ class LongPlay:
 
     def _look(self, moment: Moment) -> None:
         latents = self.world.encode(moment.frames[:, None])[:, 0] if moment.latents is None else moment.latents
+        # Real frames as the tokenizer shows them: a dreamed one has been through it, too.
+        shown = moment.frames if moment.latents is not None else self.world.decode(latents).cpu().numpy()
         values = {
             "brightness": float(moment.frames.mean()),
             "contrast": float(moment.frames.std(axis=(1, 2, 3)).mean()),
             "latent_norm": float(latents.float().square().mean((1, 2, 3)).sqrt().mean()),
-            "alien": float((round_trip_error(self.world, moment.frames) > self.alien).mean()),
+            "alien": float((round_trip_error(self.world, shown) > self.alien).mean()),
         }
         if self.probes is not None:
             for name, found in find(self.probes, moment.frames).items():
@@ -76,13 +78,13 @@ class LongPlay:
             ``contrast`` of frames, ``latent_norm`` (RMS), ``alien`` (share of frames), ``<thing>_present`` and
             ``points_per_1000``; ``episodes``: ``lengths`` and ``returns`` of the episodes that ended.
         """
-        size = WINDOW // EVERY
+        size, whole = WINDOW // EVERY, len(self.rewards) // WINDOW
         windows = {
-            name: [float(np.mean(values[i : i + size])) for i in range(0, len(values), size)]
+            name: [float(np.mean(values[i * size : (i + 1) * size])) for i in range(whole)]
             for name, values in self.rows.items()
         }
         paid = np.stack(self.rewards) != 0
-        windows["points_per_1000"] = [float(paid[i : i + WINDOW].mean() * 1000) for i in range(0, len(paid), WINDOW)]
+        windows["points_per_1000"] = [float(paid[i * WINDOW : (i + 1) * WINDOW].mean() * 1000) for i in range(whole)]
         return {"windows": windows, "episodes": {"lengths": self.lengths, "returns": self.returns}}
 
 
@@ -93,8 +95,10 @@ def round_trip_error(world: World, frames: np.ndarray) -> np.ndarray:
 
 
 def alien_limit(world: World, frames: np.ndarray) -> float:
-    """Round-trip error that all but 1 % of real frames ``(N, H, W, 3)`` stay under."""
-    parts = [round_trip_error(world, frames[i : i + 64]) for i in range(0, len(frames), 64)]
+    """Round-trip error that all but 1 % of real frames ``(N, H, W, 3)`` stay under, once the tokenizer shows them."""
+    batches = (frames[i : i + 64] for i in range(0, len(frames), 64))
+    shown = (world.decode(world.encode(part[:, None])[:, 0]).cpu().numpy() for part in batches)
+    parts = [round_trip_error(world, part) for part in shown]
     return float(np.quantile(np.concatenate(parts), ALIEN))
 
 

@@ -168,21 +168,37 @@ class Plan:
         for part in get_args(Part):
             if part not in plan.parts:
                 plan.not_measured[_NAMES[part]] = "left out (--parts)"
+        plan._check_card()
         plan._check_players()
         plan._note_what_is_missing()
         if "open-loop" in plan.parts:
             plan._choose_metrics()
         return plan
 
+    def _check_card(self) -> None:
+        """Complains if a saved card would lose figures that it has."""
+        lost = [part for part, key in KEYS.items() if part not in self.parts and (self.world.card or {}).get(key)]
+        if self.config.save and lost:
+            raise ValueError(
+                f"the card of {self.config.world} would lose what it says of {', '.join(lost)}: measure these parts as "
+                "well, or leave out --save"
+            )
+
     def _check_players(self) -> None:
         """Leaves out what cannot be played here."""
         if not self.world.starts:
-            self._leave_out("the world has no starts", "closed-loop", "ranking", "long-dreams", "films")
+            self._leave_out("the world has no starts", "closed-loop", "ranking", "long-dreams")
         if self.probes is None:
             self._leave_out("no probes know this game", "closed-loop")
         if not self.parts.intersection(PLAYED):
             return
-        env = real_game(self.world)
+        try:
+            env = real_game(self.world)
+        except (ValueError, ModuleNotFoundError) as error:
+            if set(self.config.parts) != set(get_args(Part)):
+                raise  # somebody asked for it
+            self._leave_out(f"the real environment cannot be made ({error})", *PLAYED)
+            return
         make_policy(self.player, env).close()
         if not can_branch(env):
             self._leave_out("the real environment cannot be set back", "counterfactuals")
@@ -281,6 +297,17 @@ class Plan:
         }
 
 
+KEYS: dict[Part, str] = {
+    "open-loop": "open_loop",
+    "events": "events",
+    "returns": "returns",
+    "closed-loop": "closed_loop",
+    "ranking": "ranking",
+    "counterfactuals": "counterfactuals",
+    "long-dreams": "long_dreams",
+    "cost": "cost",
+}
+"""Parts and what the card calls them."""
 _LEAST = {
     "horizon": 1, "clips": 2, "lanes": 1, "steps": 1, "ranking_lanes": 2, "ranking_steps": 1, "moments": 2,
     "branches": 2, "branch_steps": 1, "long_lanes": 1, "long_steps": 1000,

@@ -70,8 +70,8 @@ def dream_play(
         steps: How many.
         sampling_steps: Sampling steps K.
         seed: Draws starts and noise.
-        shuffled: A control: each step, every lane does what another lane's player chose. Nothing that a policy does can
-            show in its own lane then.
+        shuffled: A control: each step, what the players chose is shuffled among the lanes. Among many lanes hardly
+            anything that a policy does shows in its own.
         progress: Called after each step.
 
     Yields:
@@ -93,6 +93,8 @@ def dream_play(
         state, said = world.step(state, world.actions.decode(actions), steps=sampling_steps)
         current = world.decode(said.latent).cpu().numpy()
         over = said.terminated.cpu().numpy()
+        if world.config.max_episode_steps is not None:
+            over = over | (state.step.numpy() >= world.config.max_episode_steps)
         yield Moment(current.copy(), said.reward.cpu().numpy(), over, said.latent)
         for lane in map(int, np.flatnonzero(over)):
             again = world.start_at(chosen[lane], seed=seed + 7919 * (t + 1) + lane)

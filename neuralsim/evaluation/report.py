@@ -116,7 +116,7 @@ def summary(card: dict[str, Any]) -> list[Block]:
     tiles: list[Block] = []
     table = _rows(card, "open_loop")
     if table:
-        horizon = min(table, key=lambda steps: abs(math.log(int(steps) / HEADLINE)))
+        horizon = _nearest(table)
         after, row = f"after {horizon} steps", _rows(table, horizon)
         tiles += _beside_others(f"Picture {after} (PSNR)", row.get("psnr", {}), DECIBELS)
         for thing in _things(table)[:3]:
@@ -207,12 +207,11 @@ def trust(card: dict[str, Any]) -> list[Block]:
     """What a dream says of its own errors."""
     figures = _rows(card, "trust")
     judged, curve, calibration = (figures.get(name, {}) for name in ("judged", "curve", "calibration"))
-    tiles = _tile(
-        "Doubt and true error (rank correlation)",
-        judged.get("rank_correlation"),
-        NUMBER,
-        {"a doubt that knows nothing": 0},
-    )
+    tiles: list[Block] = []
+    if alike := judged.get("by_horizon"):
+        horizon = _nearest(alike)
+        label = f"Doubt and true error of dreams of {horizon} steps (rank correlation)"
+        tiles = _tile(label, alike[horizon], NUMBER, {"a doubt that knows nothing": 0.0})
     blocks: list[Block] = list(tiles)
     for title, x, columns in (
         ("Error by steps into the dream", "steps into the dream", (curve.get("steps"), curve.get("errors"))),
@@ -293,6 +292,10 @@ def read(figure: Any) -> Cell:
     """A figure of the card: a number, one with an interval (``value``, ``low``, ``high``), or nothing."""
     parts = [figure.get(name) for name in Cell._fields] if isinstance(figure, dict) else [figure, None, None]
     return Cell(*(math.nan if part is None else float(part) for part in parts))
+
+
+def _nearest(by_horizon: Iterable[str]) -> str:
+    return min(by_horizon, key=lambda steps: abs(math.log(int(steps) / HEADLINE)))
 
 
 def _tile(label: str, figure: Any, form: Form, beside: dict[str, Any]) -> list[Block]:

@@ -108,7 +108,7 @@ def measure(plan: Plan) -> dict[str, Any]:
                 done["parts"][part] = measure_part(plan, functools.partial(progress.advance, tasks[part]))
                 write_atomically(kept, json.dumps(done))
             progress.update(tasks[part], completed=plan.work.get(part, 1))
-    return functools.reduce(operator.or_, done["parts"].values(), {})
+    return functools.reduce(operator.or_, (done["parts"][part] for part in measures), {})
 
 
 def _tokenizer(plan: Plan, tick: Tick) -> dict[str, Any]:
@@ -190,8 +190,8 @@ def _counterfactuals(plan: Plan, tick: Tick) -> dict[str, Any]:
 
 def _long_dreams(plan: Plan, tick: Tick) -> dict[str, Any]:
     config, world, store = plan.config, plan.world, plan.store
-    each = max(1, ALIEN_FRAMES // len(store))
-    limit = alien_limit(world, np.concatenate([store.frames(i, 0, min(each, store.length(i) + 1)) for i in store.ids]))
+    cuts = choose_cuts(store, min(ALIEN_FRAMES, store.total_steps), 1)
+    limit = alien_limit(world, np.stack([store.frames(cut.episode, cut.begin, cut.begin + 1)[0] for cut in cuts]))
     lanes, steps = config.long_lanes, config.long_steps
     dreamed = dream_play(world, players(plan, lanes), steps, config.sampling_steps, progress=tick)
     real = real_play(world, players(plan, lanes), steps, progress=tick)

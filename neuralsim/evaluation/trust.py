@@ -21,8 +21,9 @@ def calibrate(measured: OpenLoop) -> dict[str, Any]:
         measured: Of dreams with recorded actions: ``doubt``, ``error`` and ``unrelated`` by clip and horizon.
 
     Returns:
-        What :meth:`neuralsim.trust.Trust.from_card` reads, and ``judged``: ``rank_correlation`` (Spearman) of doubt and
-        true error over all frames, and ``by_horizon`` among clips; ``off``, mean gap between expected and true error in
+        ``curve`` and ``calibration``, which :meth:`neuralsim.trust.Trust.from_card` reads, and ``judged``:
+        ``rank_correlation`` (Spearman) of doubt and true error over all frames, ``clock``, that of the mere number of
+        steps, and ``by_horizon``, that of doubt among clips; ``off``, mean gap between expected and true error in
         groups of frames of equal size (0: calibrated); ``error``, the mean true error, to compare with.
     """
     doubt, error = measured.values["doubt"], measured.values["error"] / np.nanmean(measured.values["unrelated"])
@@ -33,14 +34,16 @@ def calibrate(measured: OpenLoop) -> dict[str, Any]:
         "errors": np.maximum.accumulate(error.mean(axis=0)).tolist(),
     }
     calibration = {"doubts": doubts.tolist(), "expected": np.maximum.accumulate(expected).tolist()}
-    trust = Trust.from_card({"trust": {"curve": curve, "calibration": calibration}})
+    trust = Trust.from_card({"trust": {"curve": curve, "calibration": calibration}, "sampling_steps": 1})
     assert trust is not None
     said, true = _groups(trust.expected_error(doubt[judge]).ravel(), error[judge].ravel())
+    clock = np.broadcast_to(np.array(measured.horizons, float), error[judge].shape)
     return {
         "curve": curve,
         "calibration": calibration,
         "judged": {
             "rank_correlation": spearman(doubt[judge].ravel(), error[judge].ravel()),
+            "clock": spearman(clock.ravel(), error[judge].ravel()),
             "by_horizon": {
                 str(horizon): spearman(doubt[judge, column], error[judge, column])
                 for column, horizon in enumerate(measured.horizons)

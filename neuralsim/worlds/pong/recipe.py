@@ -5,12 +5,12 @@
 Recordings, runs and the new world land in the folder (default: the current one). Each command resumes where it was
 interrupted. On two CPU cores without bfloat16 it takes about five hours, most of them for the dynamics.
 
-The dynamics was trained in several goes, as more was learned (docs/experiments.md); a world of one's own needs only the
-presets as they are now, one run each. The bundled weights come from these commands with changes of course. Tokenizer:
-5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients of dynamics
-and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another run than the
-one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these latents. First
-3,000 steps, then as many again.
+The dynamics was trained in several goes, as more was learned (docs/experiments.md); the presets put all of it into one
+run each, which nobody has tried for as long. The bundled weights come from these commands with changes of course.
+Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
+of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
+run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
+latents. First 3,000 steps, then as many again.
 """
 
 from __future__ import annotations
