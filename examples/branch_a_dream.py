@@ -1,4 +1,4 @@
-"""One moment, many futures: clone a dream, try every action for ten steps, and see what each would have paid.
+"""One moment, many futures: clone a dream, hold every action for 300 steps, and see what each would have paid.
 
 python examples/branch_a_dream.py
 """
@@ -17,7 +17,7 @@ def main() -> None:
     for action, name in enumerate(env.world.config.action_meanings):
         env.restore_state(moment)
         total = 0.0
-        for _ in range(10):
+        for _ in range(300):
             _, reward, terminated, truncated, _ = env.step(action)
             total += reward
             if terminated or truncated:

@@ -35,11 +35,15 @@ def test_a_pipe_gets_the_card_as_it_is(folder, capsys):
 
 def test_a_terminal_gets_it_laid_out(folder, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["card", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "World card: tiny" in shown
     assert "0.44" in shown
     assert "|---|" not in shown
+    monkeypatch.setenv("COLUMNS", "80")  # too narrow for tables of many columns
+    assert main(["card", str(folder)]) == 0
+    assert "|---|" in capsys.readouterr().out
     assert "# World" not in shown
 
 
@@ -47,6 +51,7 @@ def test_a_terminal_gets_it_laid_out(folder, capsys, monkeypatch):
 def test_json_is_the_figures_untouched(folder, capsys, monkeypatch, terminal):
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["card", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"psnr": None, "n": 3}
 

@@ -123,8 +123,8 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
     if usable < FEWEST_EPISODES:
         raise ValueError(
             f"{usable} of the {len(store)} episodes in {store.path} have the {length - 1} steps that a clip takes (the "
-            f"longest has {longest}), and at least {FEWEST_EPISODES} must: record more or longer ones, or judge fewer "
-            "steps"
+            f"longest has {longest}), and at least {FEWEST_EPISODES} must: record more "
+            + ("episodes (--steps)" if longest + 1 >= length else "or longer ones, or judge fewer steps (--horizon)")
         )
     seen = set(world.config.trained_on.get("recordings", {}).get("content", ()))
     common = [i for i in store.ids if store.short_hash(i) in seen]

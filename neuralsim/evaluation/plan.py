@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -146,7 +147,6 @@ class Plan:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         world, store = World.load(config.world), EpisodeStore.open(config.data)
         horizons = (*(h for h in HORIZONS if h < config.horizon), config.horizon)
-        config.out.mkdir(parents=True, exist_ok=True)
         check_held_out(world, store, world.dynamics.context_length + horizons[-1])
         world.check_steps(config.sampling_steps)
         if config.env is not None:
@@ -169,6 +169,7 @@ class Plan:
             if part not in plan.parts:
                 plan.not_measured[_NAMES[part]] = "left out (--parts)"
         plan._check_card()
+        _make_folder(config.out)
         plan._check_players()
         plan._note_what_is_missing()
         if "open-loop" in plan.parts:
@@ -308,6 +309,18 @@ KEYS: dict[Part, str] = {
     "cost": "cost",
 }
 """Parts and what the card calls them."""
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder of the report, or says now that it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"the report cannot be written to --out {folder}: {error.strerror or error}") from error
+
+
 _LEAST = {
     "horizon": 1, "clips": 2, "lanes": 1, "steps": 1, "ranking_lanes": 2, "ranking_steps": 1, "moments": 2,
     "branches": 2, "branch_steps": 1, "long_lanes": 1, "long_steps": 1000,

@@ -79,7 +79,12 @@ def find_probes(name: str | None) -> Probes | None:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0] and error.name != module:
             raise
-        raise ModuleNotFoundError(f"the probes {name!r} need the module {module}, which Python does not find") from None
+        raise ModuleNotFoundError(
+            f"the probes {name!r} need the module {module}, which Python does not find: for one in this folder, "
+            "PYTHONPATH=. neuralsim ..."
+        ) from None
+    if probes is None:
+        raise ValueError(f"the module {module} has no {attribute}, which the probes {name!r} name")
     if not isinstance(probes, Probes):
         raise ValueError(f"{name!r} is no Probes but {type(probes).__name__}")
     return probes

@@ -92,6 +92,8 @@ def measure(plan: Plan) -> dict[str, Any]:
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         done = before if before["of"] == done["of"] else done
+    if again := [part for part in done["parts"] if part in plan.parts]:
+        print(f"going on after an interruption; measured already: {', '.join(again)}")
     columns = (
         TextColumn("{task.description:<16}"),
         BarColumn(),

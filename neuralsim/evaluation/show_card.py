@@ -11,6 +11,9 @@ from rich.markdown import Markdown
 
 from neuralsim.world_files import CARD, CARD_TEXT, find_world
 
+WIDE = 160
+"""Columns of a terminal from which on tables of ten horizons can be read; narrower ones would cut the numbers."""
+
 
 @dataclass(frozen=True)
 class CardConfig:
@@ -23,7 +26,7 @@ class CardConfig:
 
 
 def show_card(config: CardConfig) -> None:
-    """Prints the card: laid out on a terminal, as it is (Markdown) into a file or pipe.
+    """Prints the card: laid out on a terminal that is wide enough for its tables, else as it is (Markdown).
 
     Raises:
         FileNotFoundError: If there is no such world, or it has no card.
@@ -37,7 +40,7 @@ def show_card(config: CardConfig) -> None:
         )
     text = file.read_text(encoding="utf-8")
     console = Console()
-    if console.is_terminal and not config.json:
+    if console.is_terminal and console.width >= WIDE and not config.json:
         console.print(Markdown(text))
     else:
         print(text, end="")
