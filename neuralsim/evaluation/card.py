@@ -132,9 +132,9 @@ def _trust(card: dict[str, Any]) -> list[str]:
         "Error of dreamed latents: 0 is exact, 1 as far from reality as any other frame of the game. "
         '`info["horizon_trust"]` is 1 less the error at that step; `info["uncertainty"]` the error to expect from how '
         "unsure the sampling has been so far. Calibrated on one half of the clips; on the other half its rank "
-        f"correlation with the true error is {fixed(judged['rank_correlation'], 2)} over all frames (that of the mere "
-        f"number of steps: {fixed(judged.get('clock'), 2)}), and it is off by {fixed(judged['off'], 3)} where the mean "
-        f"error is {fixed(judged['error'], 3)}.",
+        f"correlation with the true error is {fixed(judged['rank_correlation'], 2)} over all frames"
+        + (f" (that of the mere number of steps: {fixed(judged['clock'], 2)})" if "clock" in judged else "")
+        + f", and it is off by {fixed(judged['off'], 3)} where the mean error is {fixed(judged['error'], 3)}.",
         "",
         *table(["horizon", *map(str, curve["steps"])], rows),
     ]
