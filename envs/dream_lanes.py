@@ -153,7 +153,7 @@ class DreamLanes:
                 f"min_trust is {self.min_trust}, but this world was not judged where trust is below "
                 f"{self.trust.lowest:.2f}: no dream would ever end by it"
             )
-        self.sampling_steps, self.calibrated = steps, measured
+        self.sampling_steps, self.calibration = steps, self.trust if measured else None
 
     def reset(
         self, lanes: np.ndarray, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None
@@ -263,9 +263,9 @@ class DreamLanes:
 
     def _trust(self, doubt: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Uncertainty and horizon trust ``(n,)`` of lanes with these doubts after so many steps."""
-        if self.trust is None or not self.calibrated:
+        if self.calibration is None:
             return np.sqrt(doubt), np.ones_like(doubt)
-        return self.trust.expected_error(doubt), self.trust.horizon_trust(steps)
+        return self.calibration.expected_error(doubt), self.calibration.horizon_trust(steps)
 
     def info(self) -> dict[str, np.ndarray]:
         """What ``info`` tells of every lane, arrays ``(n,)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuralsim.evaluation.figures import fixed, interval, missing, number, percent, table
+from neuralsim.evaluation.figures import fixed, interval, number, percent, table
 from neuralsim.evaluation.long_dreams import WINDOW
 
 
@@ -94,14 +94,10 @@ def long_dreams(card: dict[str, Any]) -> list[str]:
         f"{len(ends['lengths'])} dreamed and {len(real_ends['lengths'])} real episodes ended: mean length "
         f"{_mean(ends['lengths'])} against {_mean(real_ends['lengths'])} steps, mean return {_mean(ends['returns'])} "
         f"against {_mean(real_ends['returns'])} (largest gap between the distributions: lengths "
-        f"{_share(distance['lengths'])}, returns {_share(distance['returns'])}).",
+        f"{percent(distance['lengths'])}, returns {percent(distance['returns'])}).",
         "",
     ]
 
 
 def _mean(values: list[float]) -> str:
     return number(sum(values) / len(values)) if values else "-"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None or missing(value) else percent(value)

@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from neuralsim.agents.policies import Policy, make_policy
 from neuralsim.envs.real import make_real
@@ -159,16 +160,10 @@ def _dream(
         rewards[:, t] = np.where(alive, said.reward.cpu().numpy(), 0.0)
         over = said.terminated.cpu().numpy() & alive
         # What an emulator shows at the end of an episode stands still.
-        latent = said.latent if not (~alive).any() else _keep(latent, said.latent, alive)
+        going = torch.from_numpy(alive).to(latent.device)[:, None, None, None]
+        latent = torch.where(going, said.latent, latent)
         alive &= ~over
     return rewards, world.decode(latent).cpu().numpy()
-
-
-def _keep(old: Any, new: Any, alive: np.ndarray) -> Any:
-    kept = new.clone()
-    for lane in np.flatnonzero(~alive):
-        kept[lane] = old[lane]
-    return kept
 
 
 def _futures(outcomes: list[Outcome], probes: Probes | None) -> Futures:

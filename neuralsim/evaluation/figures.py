@@ -36,6 +36,6 @@ def number(value: float | None) -> str:
     return "-" if missing(value) else f"{value:.3g}"
 
 
-def percent(value: float) -> str:
-    """0.123 as "12.3 %"."""
-    return f"{100 * value:.1f} %"
+def percent(value: float | None) -> str:
+    """0.123 as "12.3 %"; "-" where there is none."""
+    return "-" if value is None or missing(value) else f"{100 * value:.1f} %"

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
-from neuralsim.agents.policies import Policy
+from neuralsim.agents.policies import Policy, make_policy
 from neuralsim.envs.real import make_real
 from neuralsim.world import World
 
@@ -143,6 +143,12 @@ def real_play(
             yield Moment(np.stack(frames), np.array(rewards), np.array(ended, np.bool_))
             if progress is not None:
                 progress()
+
+
+def make_players(world: World, names: Iterable[str]) -> list[Policy]:
+    """Players of the world's real environment, as :func:`~neuralsim.agents.policies.make_policy` reads their names."""
+    with contextlib.closing(real_game(world)) as env:
+        return [make_policy(name, env) for name in names]
 
 
 def real_game(world: World) -> gym.Env:

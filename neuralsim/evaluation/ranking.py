@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from neuralsim.agents.policies import Policy, make_policy
+from neuralsim.agents.policies import Policy
 from neuralsim.evaluation.intervals import mean
-from neuralsim.evaluation.playing import Moment, dream_play, real_game, real_play
+from neuralsim.evaluation.playing import Moment, dream_play, make_players, real_play
 from neuralsim.world import World
 
 PONG_POLICIES = (
@@ -64,10 +64,7 @@ def rank_policies(
     check_policies(world, policies)
 
     def players() -> list[Policy]:
-        env = real_game(world)
-        made = [make_policy(name, env) for name in policies for _ in range(lanes)]
-        env.close()
-        return made
+        return make_players(world, [name for name in policies for _ in range(lanes)])
 
     def scores(moments: Iterable[Moment]) -> np.ndarray:
         total = sum(moment.rewards.astype(float) for moment in moments)
@@ -90,10 +87,8 @@ def check_policies(world: World, policies: tuple[str, ...]) -> None:
         raise ValueError(f"policies are {policies}; at least {FEWEST} different ones can be ranked")
     if "keyboard" in policies:
         raise ValueError("a keyboard player does not play the same way twice and cannot be ranked")
-    env = real_game(world)
-    for name in policies:
-        make_policy(name, env).close()
-    env.close()
+    for player in make_players(world, policies):
+        player.close()
 
 
 def compare_scores(

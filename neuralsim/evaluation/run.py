@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from neuralsim.agents.policies import Policy, make_policy
 from neuralsim.data.episodes import EpisodeStore, write_atomically
 from neuralsim.evaluation.attention import attention_pictures
 from neuralsim.evaluation.card import render_card
@@ -28,7 +27,7 @@ from neuralsim.evaluation.long_dreams import LongPlay, alien_limit, compare_long
 from neuralsim.evaluation.open_loop import by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.page import Film, Picture
 from neuralsim.evaluation.plan import LONG, RETURN_CLIPS, EvaluateConfig, Plan
-from neuralsim.evaluation.playing import Play, dream_play, real_game, real_play
+from neuralsim.evaluation.playing import Play, dream_play, make_players, real_play
 from neuralsim.evaluation.ranking import rank_policies
 from neuralsim.evaluation.report import write_report
 from neuralsim.evaluation.returns import return_error
@@ -158,10 +157,16 @@ def _returns(plan: Plan, tick: Tick) -> dict[str, Any]:
 
 
 def _closed_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
-    config, probes = plan.config, plan.probes
+    config, probes, world = plan.config, plan.probes, plan.world
     assert probes is not None
-    dreamed = dream_play(plan.world, players(plan, config.lanes), config.steps, config.sampling_steps, progress=tick)
-    real = real_play(plan.world, players(plan, config.lanes), config.steps, progress=tick)
+    dreamed = dream_play(
+        plan.world,
+        make_players(world, [plan.player] * config.lanes),
+        config.steps,
+        config.sampling_steps,
+        progress=tick,
+    )
+    real = real_play(plan.world, make_players(world, [plan.player] * config.lanes), config.steps, progress=tick)
     return {"closed_loop": {"dream": describe(Play.of(dreamed), probes), "real": describe(Play.of(real), probes)}}
 
 
@@ -195,8 +200,8 @@ def _long_dreams(plan: Plan, tick: Tick) -> dict[str, Any]:
     cuts = choose_cuts(store, min(ALIEN_FRAMES, store.total_steps), 1)
     limit = alien_limit(world, np.stack([store.frames(cut.episode, cut.begin, cut.begin + 1)[0] for cut in cuts]))
     lanes, steps = config.long_lanes, config.long_steps
-    dreamed = dream_play(world, players(plan, lanes), steps, config.sampling_steps, progress=tick)
-    real = real_play(world, players(plan, lanes), steps, progress=tick)
+    dreamed = dream_play(world, make_players(world, [plan.player] * lanes), steps, config.sampling_steps, progress=tick)
+    real = real_play(world, make_players(world, [plan.player] * lanes), steps, progress=tick)
     seen, truth = (LongPlay(world, plan.probes, limit).see(moments) for moments in (dreamed, real))
     return {"long_dreams": {"lanes": lanes, "steps": steps, **compare_long(seen, truth, LONG)}}
 
@@ -216,14 +221,6 @@ MEASURES: dict[str, Callable[[Plan, Tick], dict[str, Any]]] = {
     "cost": _cost,
 }
 """What measures each part; each returns its entries of the card."""
-
-
-def players(plan: Plan, lanes: int) -> list[Policy]:
-    """One player per lane."""
-    env = real_game(plan.world)
-    made = [make_policy(plan.player, env) for _ in range(lanes)]
-    env.close()
-    return made
 
 
 def write_card(folder: Path, card: dict[str, Any], text: str) -> None:

@@ -20,7 +20,7 @@ from neuralsim.devices import choose_device
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
-from neuralsim.evaluation.probes import PROBES, Probes, comebacks, find, probes_for, turns
+from neuralsim.evaluation.probes import Probes, comebacks, find, find_probes, probes_for, turns
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
@@ -126,7 +126,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
-    probes = PROBES.get(probes_for(store.info.env_id, store.info.preprocessing) or "")
+    probes = find_probes(probes_for(store.info.env_id, store.info.preprocessing))
     if probes is not None and run.clips.turns + run.clips.comebacks > 0:
         for episode in episodes:
             labels = store.labels(episode.id)
