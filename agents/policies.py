@@ -17,6 +17,7 @@ POLICIES = {
     "scripted": "a programmed player that knows the game (Pong); its skill changes from episode to episode",
     "scripted=SKILL": "the same with a fixed skill from 0 (hopeless) to 1 (near perfect)",
     "pong-mix": "Pong played in many ways, strong and weak, wild and idle: made for training a world",
+    "agent=PATH": "an agent that neuralsim agent train made: a run's folder, or one of its files",
     "sb3=PATH.zip": "a Stable-Baselines3 model",
     "keyboard": "you, in a window (one process)",
 }
@@ -105,6 +106,12 @@ def make_policy(choice: PolicyChoice | str, env: gym.Env) -> Policy:
         (choice,) = parse_policies([choice])
     if choice.name in ("scripted", "pong-mix"):
         return _pong_policy(choice, env)
+    if choice.name == "agent":
+        from neuralsim.agents.learned import LearnedPolicy
+
+        if choice.argument is None:
+            raise ValueError("say which agent plays: --policy agent=PATH")
+        return LearnedPolicy(choice.argument, env.action_space)
     if choice.name == "sb3":
         from neuralsim.agents.sb3 import StableBaselinesPolicy
 

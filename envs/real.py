@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from typing import Any
 
 import gymnasium as gym
@@ -71,3 +72,21 @@ def real_fps(env: gym.Env) -> float:
     if not fps:
         raise ValueError(f"{env} does not say how fast it runs (metadata['render_fps']); give the rate with --fps")
     return float(fps)
+
+
+def read_env_kwargs(text: str) -> dict[str, Any]:
+    """Arguments of ``gymnasium.make`` from the JSON that a command line holds.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    try:
+        kwargs = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--env-kwargs {text!r} is no JSON ({error}); "
+            """write it like '{"repeat_action_probability": 0.0}'"""
+        ) from None
+    if not isinstance(kwargs, dict):
+        raise ValueError(f"--env-kwargs {text!r} is no JSON object like '{{\"frameskip\": 4}}'")
+    return kwargs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import shlex
 import time
@@ -23,7 +22,7 @@ from neuralsim.actions import space_to_json
 from neuralsim.agents.policies import PlayerQuit, Policy, make_policy, parse_policies
 from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, stack_actions
 from neuralsim.envs.preprocessing import Preprocess
-from neuralsim.envs.real import make_real, real_fps
+from neuralsim.envs.real import make_real, read_env_kwargs, real_fps
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,7 @@ class RecordConfig:
         Raises:
             ValueError: If it is no JSON object.
         """
-        try:
-            kwargs = json.loads(self.env_kwargs)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"--env-kwargs {self.env_kwargs!r} is no JSON ({error}); "
-                """write it like '{"repeat_action_probability": 0.0}'"""
-            ) from None
-        if not isinstance(kwargs, dict):
-            raise ValueError(f"--env-kwargs {self.env_kwargs!r} is no JSON object like '{{\"frameskip\": 4}}'")
-        return kwargs
+        return read_env_kwargs(self.env_kwargs)
 
     def command(self) -> str:
         """The command line that makes this recording."""

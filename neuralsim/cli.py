@@ -1,4 +1,4 @@
-"""The command line: ``neuralsim record | data | train | world | evaluate | card | compare | doctor | play | demo``.
+"""The command line: ``neuralsim record | data | train | world | evaluate | agent | play | ...``.
 
 Every command is a config dataclass and a function in the module that does the work; this file only finds them.
 Modules are imported when their command is called, so that ``neuralsim --help`` answers at once.
@@ -65,6 +65,18 @@ COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         "neuralsim.evaluation.compare", "CompareConfig", "compare", "put two worlds side by side on the same clips"
+    ),
+    "agent train clone": Command(
+        "neuralsim.agents.cloning", "CloningRun", "train_cloning", "an agent that does as the recorded players did"
+    ),
+    "agent train pmpo": Command(
+        "neuralsim.agents.imagination_training",
+        "ImaginationRun",
+        "train_in_imagination",
+        "an agent that improves on its clone in a dream",
+    ),
+    "agent evaluate": Command(
+        "neuralsim.agents.agent_evaluation", "AgentEvaluation", "evaluate_agent", "let an agent play whole episodes"
     ),
     "doctor": Command(
         "neuralsim.training.doctor",
@@ -136,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"neuralsim {__version__}")
         return 0
-    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+    name = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS), None)
     if name is None:
         print(usage(), file=sys.stderr)
         print(f"\nerror: unknown command {' '.join(words[:2])!r}", file=sys.stderr)

@@ -118,7 +118,7 @@ class World:
         self.tokenizer = tokenizer.to(self.device, self.dtype).eval().requires_grad_(False)
         self.dynamics = dynamics.to(self.device, self.dtype).eval().requires_grad_(False)
         self.heads = heads.to(self.device, torch.float32).eval().requires_grad_(False)
-        for part in self._parts.values():
+        for part in self.parts.values():
             # Latents come with their channels last; kernels laid out alike are not reordered at every call.
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.starts = list(starts)
@@ -171,12 +171,34 @@ class World:
                     f"{lanes} contexts of {length} frames need actions ({lanes}, {length - 1}, ...), got "
                     f"{encoded.shape[:-1]}: one action fewer than frames"
                 )
-        keep = self.dynamics.context_length
-        images, encoded = images[:, -keep:], encoded[:, encoded.shape[1] - min(encoded.shape[1], keep - 1) :]
+        keep = min(length, self.dynamics.context_length)
+        with torch.inference_mode():
+            latents = self._encode(images[:, length - keep :])
+            return self.start_from_latents(latents, torch.from_numpy(encoded[:, length - keep :]), seed)
+
+    def start_from_latents(self, latents: Tensor, encoded: Tensor, seed: int | Sequence[int] = 0) -> WorldState:
+        """As :meth:`start`, from what has been encoded before: recordings whose latents lie on disk.
+
+        Args:
+            latents: ``(B, T, h, w, c)`` of this world's tokenizer; of a long context the last frames count.
+            encoded: ``(B, T-1, A)`` actions between them, encoded by :attr:`actions`.
+            seed: See :meth:`start`.
+
+        Raises:
+            ValueError: If the shapes do not fit.
+        """
+        lanes, length = latents.shape[:2]
+        if latents.shape[2:] != self.latent_shape or encoded.shape != (lanes, length - 1, self.actions.size):
+            raise ValueError(
+                f"a context is latents (B, T, {', '.join(map(str, self.latent_shape))}) and actions (B, T-1, "
+                f"{self.actions.size}), got {tuple(latents.shape)} and {tuple(encoded.shape)}"
+            )
+        keep = min(length, self.dynamics.context_length)
+        latents, encoded = latents[:, length - keep :], encoded[:, length - keep :]
         step, seeds = torch.zeros(lanes, dtype=torch.long), seed_tensor(seed, lanes)
         with torch.inference_mode():
-            latents = self._encode(images)
-            state = self.dynamics.start(latents, torch.from_numpy(encoded).to(self.device, self.dtype))
+            latents = latents.to(self.device, self.dtype)
+            state = self.dynamics.start(latents, encoded.to(self.device, self.dtype))
             recent = self.heads.look_back(latents)[:, -1]
         doubt = torch.zeros(lanes, device=self.device)
         return WorldState(state, recent.clone(), step, seeds, doubt)
@@ -340,7 +362,7 @@ class World:
         folder = Path(folder)
         stored = choose_dtype(weights_dtype if weights_dtype != "auto" else "float32", torch.device("cpu"))
         with replacing_folder(folder) as fresh:
-            checksum = write_weights(fresh / WEIGHTS, self._parts, stored)
+            checksum = write_weights(fresh / WEIGHTS, self.parts, stored)
             self.config = dataclasses.replace(self.config, weights_sha256=checksum)
             if self.starts:
                 save_starts(fresh / STARTS, self.starts)
@@ -401,5 +423,6 @@ class World:
         return world
 
     @property
-    def _parts(self) -> dict[str, torch.nn.Module]:
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """Tokenizer, dynamics and heads by name."""
         return {"tokenizer": self.tokenizer, "dynamics": self.dynamics, "heads": self.heads}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.data.episodes import EpisodeStore
@@ -48,10 +48,10 @@ class LatentEpisode:
         return len(self.actions)
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """A short name for a tokenizer's exact weights."""
+def fingerprint(model: nn.Module) -> str:
+    """A short name for the exact weights of a tokenizer, or any model."""
     digest = hashlib.sha256()
-    for name, value in sorted(tokenizer.state_dict().items()):
+    for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

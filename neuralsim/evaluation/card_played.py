@@ -40,6 +40,24 @@ def ranking(card: dict[str, Any]) -> list[str]:
         f"{interval(figures['pearson'], 2)}, mean maximum rank violation {interval(figures['mmrv'], 2)}. Taking the "
         f"policy that the dream calls best costs {fixed(figures['regret'], 2)}.",
         "",
+        *(line for kind, gap in figures.get("exploitation", {}).items() for line in _exploitation(kind, gap)),
+    ]
+
+
+def _exploitation(kind: str, gap: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{int(age):,}", *(interval(row[side], 1) for side in ("dream", "real", "gap"))]
+        for age, row in gap["ages"].items()
+    ]
+    return [
+        f"### Exploitation: {kind}",
+        "",
+        "An agent that learned in this dream, by its steps of training (0: the clone it began from):",
+        "",
+        *table(["steps", "dream", "real", "dream less real"], rows),
+        f"Training gained it {interval(gap['dream_gain'], 1)} in the dream and {interval(gap['real_gain'], 1)} in "
+        f"reality: {interval(gap['exploitation'], 1)} were the dream's own.",
+        "",
     ]
 
 

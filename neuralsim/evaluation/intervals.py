@@ -49,3 +49,9 @@ def mean(values: np.ndarray) -> dict[str, float]:
     """Mean of one number per clip ``(clips,)``, see :func:`ratio`; NaN without any."""
     values = np.asarray(values, float)
     return ratio(values, np.ones(len(values)))
+
+
+def resampled_means(scores: np.ndarray, rng: np.random.Generator, resamples: int = 1000) -> np.ndarray:
+    """Bootstrap of means: ``(resamples, rows)``; in each the lanes of every row ``(rows, lanes)`` are drawn anew."""
+    picks = rng.integers(scores.shape[1], size=(resamples, *scores.shape))
+    return np.take_along_axis(np.broadcast_to(scores, picks.shape), picks, axis=2).mean(2)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from neuralsim.agents.agent import AGES, ages
 from neuralsim.agents.policies import make_policy
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.cost import LANES, SAMPLING_STEPS
@@ -24,7 +25,7 @@ from neuralsim.evaluation.inverse_dynamics import AFTER, BEFORE, READER_STEPS
 from neuralsim.evaluation.open_loop import Metric
 from neuralsim.evaluation.playing import real_game
 from neuralsim.evaluation.probes import Probes, find_probes
-from neuralsim.evaluation.ranking import PONG_POLICIES, check_policies
+from neuralsim.evaluation.ranking import PONG_POLICIES, check_policies, learned_here
 from neuralsim.evaluation.returns import SPANS
 from neuralsim.world import World
 
@@ -83,6 +84,9 @@ class EvaluateConfig:
     policies: tuple[str, ...] = ()
     """Policies to rank, as in neuralsim record (sb3=PATH.zip for agents of your own); by default those made for the
     game."""
+    agents: tuple[Path, ...] = ()
+    """Runs of neuralsim agent train whose agents of several ages are ranked as well; of those that learned in this
+    world the exploitation gap is told. By default the agents in the world's folder, unless policies are named."""
     ranking_lanes: int = 16
     """Lanes per policy."""
     ranking_steps: int = 500
@@ -163,7 +167,10 @@ class Plan:
             tuple(span for span in SPANS if span <= longest),
             set(config.parts),
             config.player or ("scripted=0.7" if scripted else "sticky-random"),
-            config.policies or (PONG_POLICIES if scripted else ("random", "sticky-random", "noop")),
+            (
+                *(config.policies or (PONG_POLICIES if scripted else ("random", "sticky-random", "noop"))),
+                *_agents(config, world),
+            ),
         )
         for part in get_args(Part):
             if part not in plan.parts:
@@ -225,7 +232,8 @@ class Plan:
             for step in LONG:
                 if step > self.config.long_steps:
                     self.not_measured[f"Dreams of {step:,} steps"] = f"--long-steps is {self.config.long_steps:,}"
-        self.not_measured["Exploitation gap"] = "no agent has been trained in this dream"
+        if "ranking" in self.parts and not learned_here(self.world, self.policies):
+            self.not_measured["Exploitation gap"] = "no agent of two or more ages learned in this dream (--agents RUN)"
 
     def _choose_metrics(self) -> None:
         if importlib.util.find_spec("torchmetrics") is None:
@@ -270,7 +278,12 @@ class Plan:
     def fingerprint(self) -> str:
         """Short name of what is measured and how: equal for calls that would measure the same."""
         config = {name: str(value) for name, value in vars(self.config).items() if name not in ("out", "save", "parts")}
-        told = [self.world.config.weights_sha256, self.store.info.command, self.store.total_steps, config]
+        agents = [
+            hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            for name, _, path in (policy.partition("=") for policy in self.policies)
+            if name == "agent"
+        ]
+        told = [self.world.config.weights_sha256, self.store.info.command, self.store.total_steps, config, agents]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
@@ -296,6 +309,23 @@ class Plan:
                 for part in ("tokenizer", "dynamics", "heads")
             },
         }
+
+
+def _agents(config: EvaluateConfig, world: World) -> list[str]:
+    """Agents to rank, as policies.
+
+    Raises:
+        FileNotFoundError: If a folder that was named holds none.
+    """
+    own = () if config.policies or world.source is None else (world.source,)
+    found = {folder: ages(folder) for folder in config.agents or own}
+    for folder, files in found.items():
+        if config.agents and not files:
+            raise FileNotFoundError(
+                f"{folder} holds no agents of several ages ({folder / AGES}): name the folder of a run, "
+                "neuralsim agent train pmpo --out RUN"
+            )
+    return [f"agent={path}" for files in found.values() for path in files]
 
 
 KEYS: dict[Part, str] = {

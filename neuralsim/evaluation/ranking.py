@@ -3,18 +3,22 @@
 A world that is used to choose or to train policies need not be right to the pixel; it must put policies in their real
 order. Figures: rank correlation (Spearman), correlation (Pearson), and the mean maximum rank violation of SIMPLER (Li
 et al. 2024, "Evaluating real-world robot manipulation policies in simulation"): how much real score is lost, at worst,
-by believing the dream about two policies.
+by believing the dream about two policies. Agents that learned in the dream play along at several ages: what they have
+gained there and not in reality is exploitation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuralsim.agents.agent import Agent, age, family
 from neuralsim.agents.policies import Policy
-from neuralsim.evaluation.intervals import mean
+from neuralsim.evaluation.exploitation import exploitation_gap
+from neuralsim.evaluation.intervals import mean, resampled_means
 from neuralsim.evaluation.playing import Moment, dream_play, make_players, real_play
 from neuralsim.world import World
 
@@ -32,7 +36,6 @@ PONG_POLICIES = (
 """Policies of different strength for Pong, as :func:`~neuralsim.agents.policies.make_policy` reads them."""
 FEWEST = 3
 """Fewer policies have no order to speak of."""
-RESAMPLES = 1000
 
 
 def rank_policies(
@@ -56,7 +59,8 @@ def rank_policies(
         progress: Called after each step of all lanes.
 
     Returns:
-        See :func:`compare_scores`, and ``steps`` and ``lanes``.
+        See :func:`compare_scores`, ``steps`` and ``lanes``; and ``exploitation``, by kind of agent, of those that
+        learned in this world (:func:`~neuralsim.evaluation.exploitation.exploitation_gap`).
 
     Raises:
         ValueError: If a policy does not fit the environment, or there are too few.
@@ -73,7 +77,33 @@ def rank_policies(
     real = scores(real_play(world, players(), steps, seed, progress))
     dreamed = scores(dream_play(world, players(), steps, sampling_steps, seed, progress=progress))
     control = scores(dream_play(world, players(), steps, sampling_steps, seed, shuffled=True, progress=progress))
-    return {"steps": steps, "lanes": lanes, **compare_scores(policies, dreamed, real, control)}
+    gaps = {}
+    for kind, chosen in learned_here(world, policies).items():
+        rows = [policies.index(name) for name in chosen.values()]
+        gaps[kind] = exploitation_gap(tuple(chosen), dreamed[rows], real[rows])
+    labels = tuple(map(label, policies))
+    return {
+        "steps": steps,
+        "lanes": lanes,
+        **compare_scores(labels, dreamed, real, control),
+        "exploitation": gaps,
+    }
+
+
+def label(policy: str) -> str:
+    """What a card calls a policy: an agent by the name of its file, without the folders it lies in."""
+    name, _, path = policy.partition("=")
+    return Path(path).stem if name == "agent" else policy
+
+
+def learned_here(world: World, policies: tuple[str, ...]) -> dict[str, dict[int, str]]:
+    """Of the policies, agents that learned in this world: by kind, and by age, youngest first; two ages at least."""
+    found: dict[str, dict[int, str]] = {}
+    for policy in policies:
+        name, _, path = policy.partition("=")
+        if name == "agent" and Agent.load(path).facts["world"] == world.config.weights_sha256:
+            found.setdefault(family(Path(path)), {})[age(Path(path))] = policy
+    return {kind: dict(sorted(of_age.items())) for kind, of_age in found.items() if len(of_age) > 1}
 
 
 def check_policies(world: World, policies: tuple[str, ...]) -> None:
@@ -83,7 +113,7 @@ def check_policies(world: World, policies: tuple[str, ...]) -> None:
         ValueError: If there are fewer than :data:`FEWEST`, one comes twice, or one does not fit the environment.
         ModuleNotFoundError: If one needs an extra that is not installed.
     """
-    if len(set(policies)) != len(policies) or len(policies) < FEWEST:
+    if len(set(map(label, policies))) != len(policies) or len(policies) < FEWEST:
         raise ValueError(f"policies are {policies}; at least {FEWEST} different ones can be ranked")
     if "keyboard" in policies:
         raise ValueError("a keyboard player does not play the same way twice and cannot be ranked")
@@ -110,12 +140,8 @@ def compare_scores(
     """
     rng = np.random.default_rng(seed)
 
-    def resampled(scores: np.ndarray) -> np.ndarray:  # (RESAMPLES, P)
-        picks = rng.integers(scores.shape[1], size=(RESAMPLES, *scores.shape))
-        return np.take_along_axis(np.broadcast_to(scores, picks.shape), picks, axis=2).mean(2)
-
     truth, said, unheard = real.mean(1), dreamed.mean(1), control.mean(1)
-    truths, says, unheards = resampled(real), resampled(dreamed), resampled(control)
+    truths, says, unheards = (resampled_means(scores, rng) for scores in (real, dreamed, control))
 
     def figure(measure: Callable[[np.ndarray, np.ndarray], float], x: np.ndarray, xs: np.ndarray) -> dict[str, float]:
         draws = np.array([measure(a, b) for a, b in zip(xs, truths, strict=True)])

@@ -198,9 +198,29 @@ def ranking(card: dict[str, Any]) -> list[Block]:
         "Each point is a policy: where the points rise together the dream knows which policy is better, and on the "
         "dotted line its scores are the real ones (bars: 95 % intervals)."
     )
-    return _rank_tiles(card) + _chart(
+    blocks = _rank_tiles(card) + _chart(
         "Scores of policies", caption, "real score", "dreamed score", [points], identity=True, names=tuple(policies)
     )
+    for kind, gap in _rows(card, "ranking", "exploitation").items():
+        blocks += _exploitation(kind, gap)
+    return blocks
+
+
+def _exploitation(kind: str, gap: dict[str, Any]) -> list[Block]:
+    """What an agent scores in the dream it learned in, and in reality, as it grows older."""
+    ages = _rows(gap, "ages")
+    lines = []
+    for side, pen in SIDES.items():
+        scores = _columns(row.get(side) for row in ages.values())
+        lines.append(Series(side, pen, tuple(map(float, ages)), scores.value, scores.low, scores.high))
+    caption = (
+        "Both lines should rise together: where only the dreamed score rises, the agent has learned the dream's faults."
+    )
+    gains = {"gained in the dream": gap.get("dream_gain"), "gained in reality": gap.get("real_gain")}
+    return [
+        *_tile(f"Exploitation: dreamed gain less real gain ({kind})", gap.get("exploitation"), NUMBER, gains),
+        *_chart(f"Scores of {kind} by age", caption, "steps of training", "score", lines),
+    ]
 
 
 def trust(card: dict[str, Any]) -> list[Block]:

@@ -134,8 +134,10 @@ def frozen_gradients(model: nn.Module) -> int:
     """How many parameters got a gradient that must have none: frozen ones, and all of ``model.frozen_parts()``."""
     name_frozen = getattr(model, "frozen_parts", None)
     parts: list[nn.Module] = name_frozen() if callable(name_frozen) else []
-    frozen = {id(parameter) for part in parts for parameter in part.parameters()}
+    frozen = {id(parameter): parameter for part in parts for parameter in part.parameters()}
+    # What is frozen need not be part of the model: an agent in training holds a world.
+    every = {id(parameter): parameter for parameter in model.parameters()} | frozen
     return sum(
-        parameter.grad is not None and (not parameter.requires_grad or id(parameter) in frozen)
-        for parameter in model.parameters()
+        parameter.grad is not None and (not parameter.requires_grad or key in frozen)
+        for key, parameter in every.items()
     )

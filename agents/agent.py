@@ -1,0 +1,195 @@
+"""An agent that has learned: it sees frames and acts, in dreams and in the real game alike.
+
+    agent = Agent.load("runs/pmpo")
+    agent.reset(lanes=16, seed=0)
+    actions = agent.act(frames)          # (16, H, W, 3) uint8 -> a batch of 16 actions
+
+The file holds the tokenizer that the agent sees through, so it plays without the world it was trained in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from neuralsim.actions import ActionCodec, space_from_json
+from neuralsim.agents.action_distribution import ActionDistribution
+from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
+from neuralsim.tensor_files import read_tensors, write_tensors
+from neuralsim.tokenizers import build_tokenizer
+from neuralsim.tokenizers.base import Tokenizer
+from neuralsim.training.parts import part_config
+
+AGENT = "agent.safetensors"
+"""The agent in the folder of a finished run."""
+AGES = "agents"
+"""Folder, in a run or a world, of agents at several ages: NAME-STEP.safetensors."""
+
+
+class Agent:
+    """Policy, value and the tokenizer they see through; for playing, nothing of it learns any more.
+
+    Args:
+        tokenizer: Frames to latents.
+        policy: What to do.
+        value: What a state is worth.
+        config: Sizes of policy and value.
+        facts: JSON: ``action_space``, ``env_id``, ``env_kwargs``, ``preprocessing``, ``world`` (checksum of the weights
+            of the world it was trained in, or None) and ``trained`` (how).
+        deterministic: Always the likeliest action; by default actions are drawn.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        policy: PolicyNet,
+        value: ValueNet,
+        config: ActorConfig,
+        facts: dict[str, Any],
+        deterministic: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        self.policy = policy.eval().requires_grad_(False)
+        self.value = value.eval().requires_grad_(False)
+        self.config, self.facts, self.deterministic = config, facts, deterministic
+        self.action_space: spaces.Space = space_from_json(facts["action_space"])
+        self.actions = ActionCodec(self.action_space)
+        self.distribution = ActionDistribution(self.actions)
+        self.recent: Tensor | None = None
+        self.fresh = np.zeros(0, np.bool_)
+        self.generators: list[torch.Generator] = []
+
+    def reset(self, lanes: int = 1, seed: int | Sequence[int] = 0) -> None:
+        """Forgets all it has seen; lane i draws its actions from a stream of its own.
+
+        Args:
+            lanes: How many games it plays side by side.
+            seed: One per lane; a single number s gives s, s + 1, ...
+        """
+        seeds = [seed + i for i in range(lanes)] if isinstance(seed, int) else list(seed)
+        self.recent, self.fresh = None, np.ones(lanes, np.bool_)
+        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def begin(self, lanes: np.ndarray) -> None:
+        """Tells in which lanes ``(n,)`` bool a new episode begins with the next frame."""
+        self.fresh |= lanes
+
+    @torch.inference_mode()
+    def act(self, frames: np.ndarray) -> Any:
+        """Chooses an action in every lane.
+
+        Args:
+            frames: ``(n, H, W, 3)`` uint8, preprocessed as the recordings were.
+
+        Returns:
+            A batch of n actions in the format of the action space.
+
+        Raises:
+            ValueError: If these are not n such frames.
+        """
+        if not len(self.generators):
+            self.reset(len(frames))
+        if frames.shape != (len(self.generators), *self.tokenizer.frame_shape) or frames.dtype != np.uint8:
+            raise ValueError(
+                f"the agent plays {len(self.generators)} lanes of frames {self.tokenizer.frame_shape} uint8, got "
+                f"{frames.shape} {frames.dtype}"
+            )
+        latents = self.tokenizer.encode(torch.from_numpy(np.ascontiguousarray(frames)))[:, None]
+        first = latents.expand(-1, self.config.frames, -1, -1, -1)
+        if self.recent is None:
+            self.recent = first
+        else:
+            following = torch.cat([self.recent[:, 1:], latents], dim=1)
+            fresh = torch.from_numpy(self.fresh)[:, None, None, None, None]
+            self.recent = torch.where(fresh, first, following)
+        self.fresh = np.zeros_like(self.fresh)
+        logits = self.policy(self.recent)[:, 0]
+        if self.deterministic:
+            encoded = self.distribution.mode(logits)
+        else:
+            drawn = [self.distribution.sample(row[None], rng) for row, rng in zip(logits, self.generators, strict=True)]
+            encoded = torch.cat(drawn)
+        return self.actions.decode(encoded.numpy())
+
+    def save(self, path: Path) -> Path:
+        """Writes the agent as one file, whole or not at all."""
+        parts = {"tokenizer": self.tokenizer, "policy": self.policy, "value": self.value}
+        tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+        told = {
+            "actor": dataclasses.asdict(self.config),
+            "tokenizer": part_config(self.tokenizer),
+            **self.facts,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, {"kind": "agent", "config": json.dumps(told)})
+        return path
+
+    @classmethod
+    def load(cls, source: str | Path, deterministic: bool = False) -> Agent:
+        """Reads an agent.
+
+        Args:
+            source: A file, or the folder of a run (its final agent).
+            deterministic: Always the likeliest action.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If the file is damaged or holds no agent.
+        """
+        path = find_agent(source)
+        tensors, metadata = read_tensors(path)
+        if metadata.get("kind") != "agent":
+            raise ValueError(f"{path} holds no agent, but {metadata.get('kind', 'an unknown kind of file')}")
+        told = json.loads(metadata["config"])
+        config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
+        distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
+        eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
+        policy, value = PolicyNet(config, distribution.parameters), ValueNet(config)
+        for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            try:
+                part.load_state_dict(own)
+            except RuntimeError as error:
+                raise ValueError(f"{path} does not fit this version: {error}") from None
+        return cls(eyes, policy, value, config, told, deterministic)
+
+
+def find_agent(source: str | Path) -> Path:
+    """The file of an agent: a file, or a run's folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / AGENT).is_file():
+            raise FileNotFoundError(f"{path} holds no {AGENT}: train it to its end, or name one of {path / AGES}")
+        return path / AGENT
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no agent {path}; train one with neuralsim agent train pmpo")
+    return path
+
+
+def ages(folder: Path) -> list[Path]:
+    """Agents at several ages in a folder (a run's or a world's), youngest first."""
+    return sorted((folder / AGES).glob("*.safetensors"), key=lambda path: (family(path), age(path)))
+
+
+def age(path: Path) -> int:
+    """Training steps in the name of an agent's file, as in ``pmpo-0001000.safetensors``; 0 if it names none."""
+    match = re.search(r"(\d+)$", path.stem)
+    return int(match[1]) if match else 0
+
+
+def family(path: Path) -> str:
+    """The name of an agent's file without its age."""
+    return re.sub(r"[-_]?\d+$", "", path.stem)

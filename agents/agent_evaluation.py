@@ -1,0 +1,179 @@
+"""``neuralsim agent evaluate``: an agent plays whole episodes, in the real game or in a dream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from neuralsim.actions import ActionCodec
+from neuralsim.agents.agent import Agent
+from neuralsim.agents.policies import POLICIES, Policy, make_policy
+from neuralsim.data.episodes import write_atomically
+from neuralsim.envs.dream_vector import DreamVectorEnv
+from neuralsim.envs.real import make_real, read_env_kwargs
+from neuralsim.envs.shared_worlds import shared_world
+from neuralsim.evaluation.intervals import mean
+from neuralsim.registration import BUNDLED_WORLDS
+from neuralsim.world_files import CONFIG
+
+
+@dataclass
+class AgentEvaluation:
+    """Lets an agent play whole episodes and tells its mean return, with a 95 % interval over the episodes.
+
+    The same command plays dreams (--env Dream-Pong-v0) and the real game (--env ALE/Pong-v5).
+    """
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """A run's folder, an agent's file, or any policy of neuralsim record: random, scripted=0.7, sb3=PATH.zip."""
+    env: str = "ALE/Pong-v5"
+    """The environment: a real one, or a dream."""
+    env_kwargs: str | None = None
+    """Arguments of gymnasium.make as JSON, such as '{"repeat_action_probability": 0.0}'; by default those of the
+    recordings that the agent learned from."""
+    episodes: int = 20
+    """Whole episodes; they are played side by side."""
+    seed: int = 0
+    """Of games and draws: episode i has seed + i."""
+    deterministic: bool = False
+    """Always the likeliest action."""
+    max_steps: int = 27_000
+    """An episode that lasts longer ends here (27,000 steps of 4 screens: Atari's half hour)."""
+    out: Path | None = None
+    """Also writes the figures to this JSON file."""
+
+
+def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
+    """Plays, prints and returns ``return`` (mean and interval), ``length`` and ``returns`` of every episode.
+
+    Raises:
+        ValueError: If agent and environment do not fit.
+        FileNotFoundError: If there is no such agent or world.
+    """
+    for name in ("episodes", "max_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    agent = None if _is_policy(config.agent) else Agent.load(config.agent, config.deterministic)
+    if config.env_kwargs is not None:
+        kwargs = read_env_kwargs(config.env_kwargs)
+    else:
+        kwargs = agent.facts["env_kwargs"] if agent is not None and agent.facts["env_id"] == config.env else {}
+    envs = make_lanes(config.env, config.episodes, kwargs, agent.facts["preprocessing"] if agent else None)
+    with contextlib.closing(envs):
+        if agent is not None and envs.single_action_space != agent.action_space:
+            raise ValueError(
+                f"{config.agent} plays {agent.action_space}, and {config.env} has {envs.single_action_space}"
+            )
+        if agent is not None and envs.single_observation_space.shape != agent.tokenizer.frame_shape:
+            raise ValueError(
+                f"{config.agent} sees frames {agent.tokenizer.frame_shape}, and {config.env} shows "
+                f"{envs.single_observation_space}"
+            )
+        players = agent or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
+        returns, lengths = play_episodes(envs, players, config.seed, config.max_steps)
+    figures = {
+        "agent": config.agent,
+        "env": config.env,
+        "env_kwargs": kwargs,
+        "return": mean(returns),
+        "length": mean(lengths),
+        "returns": returns.tolist(),
+        "unfinished": int((lengths >= config.max_steps).sum()),
+    }
+    told = figures["return"]
+    print(
+        f"{config.agent} in {config.env} {json.dumps(kwargs) if kwargs else ''}: return {told['value']:.1f} "
+        f"({told['low']:.1f} to {told['high']:.1f}) over {config.episodes} episodes of "
+        f"{figures['length']['value']:.0f} steps on average"
+        + (f"; {figures['unfinished']} were cut off after {config.max_steps} steps" if figures["unfinished"] else "")
+    )
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.out, json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+class Players(Protocol):
+    """Who acts in many lanes at once; :class:`~neuralsim.agents.agent.Agent` is one."""
+
+    def reset(self, lanes: int, seed: int) -> None:
+        """Begins anew."""
+
+    def act(self, frames: np.ndarray) -> Any:
+        """Frames ``(n, H, W, 3)`` to a batch of n actions."""
+
+
+class PolicyLanes:
+    """Policies by name, one per lane."""
+
+    def __init__(self, name: str, env_id: str, lanes: int, env_kwargs: dict[str, Any]) -> None:
+        real = shared_world(env_id).config.env_id if is_dream(env_id) else env_id
+        with contextlib.closing(make_real(real, {} if is_dream(env_id) else env_kwargs)) as env:
+            self.policies: list[Policy] = [make_policy(name, env) for _ in range(lanes)]
+            self.codec = ActionCodec(env.action_space)
+
+    def reset(self, lanes: int, seed: int) -> None:
+        """Begins anew."""
+        for lane, policy in enumerate(self.policies):
+            policy.reset(seed + lane)
+
+    def act(self, frames: np.ndarray) -> Any:
+        """One action per lane."""
+        chosen = [policy.act(frame, {}) for policy, frame in zip(self.policies, frames, strict=True)]
+        return self.codec.decode(np.stack([self.codec.encode(action) for action in chosen]))
+
+
+def is_dream(env_id: str) -> bool:
+    """Whether an environment is named that dreams: an id of a bundled world, or a world's folder."""
+    return env_id in BUNDLED_WORLDS or (Path(env_id) / CONFIG).is_file()
+
+
+def make_lanes(
+    env_id: str, lanes: int, env_kwargs: dict[str, Any], preprocessing: dict[str, Any] | None
+) -> gym.vector.VectorEnv:
+    """Environments side by side: dreams in one batch, real games one after the other.
+
+    Raises:
+        ValueError: For an unknown id, wrong arguments or an environment without pixels.
+    """
+    if is_dream(env_id):
+        return DreamVectorEnv(num_envs=lanes, world=BUNDLED_WORLDS.get(env_id, env_id), **env_kwargs)
+    return gym.vector.SyncVectorEnv([lambda: make_real(env_id, env_kwargs, preprocessing) for _ in range(lanes)])
+
+
+def play_episodes(
+    envs: gym.vector.VectorEnv, players: Players, seed: int, max_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plays one episode in every lane.
+
+    Returns:
+        Return and length ``(n,)`` of each.
+    """
+    lanes = envs.num_envs
+    frames, _ = envs.reset(seed=seed)
+    players.reset(lanes, seed)
+    returns, lengths, over = np.zeros(lanes), np.zeros(lanes, np.int64), np.zeros(lanes, np.bool_)
+    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task("", total=lanes, note="")
+        while not over.all() and lengths.max() < max_steps:
+            frames, rewards, terminated, truncated, _ = envs.step(players.act(frames))
+            returns[~over] += rewards[~over]
+            lengths[~over] += 1
+            over |= terminated | truncated
+            progress.update(task, completed=int(over.sum()), note=f"step {lengths.max()}, mean {returns.mean():+.1f}")
+    return returns, lengths
+
+
+def _is_policy(text: str) -> bool:
+    return text.partition("=")[0] in {name.partition("=")[0] for name in POLICIES} and not Path(text).exists()
