@@ -28,11 +28,11 @@ from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import build_tokenizer
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.parts import part_config
+from neuralsim.world_files import AGENTS
+from neuralsim.world_state import seed_tensor
 
 AGENT = "agent.safetensors"
 """The agent in the folder of a finished run."""
-AGES = "agents"
-"""Folder, in a run or a world, of agents at several ages: NAME-STEP.safetensors."""
 
 
 class Agent:
@@ -74,8 +74,11 @@ class Agent:
         Args:
             lanes: How many games it plays side by side.
             seed: One per lane; a single number s gives s, s + 1, ...
+
+        Raises:
+            ValueError: If there are not as many seeds as lanes, or one is outside [0, 2**63).
         """
-        seeds = [seed + i for i in range(lanes)] if isinstance(seed, int) else list(seed)
+        seeds = seed_tensor(seed, lanes).tolist()
         self.recent, self.fresh = None, np.ones(lanes, np.bool_)
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
 
@@ -149,17 +152,20 @@ class Agent:
         tensors, metadata = read_tensors(path)
         if metadata.get("kind") != "agent":
             raise ValueError(f"{path} holds no agent, but {metadata.get('kind', 'an unknown kind of file')}")
-        told = json.loads(metadata["config"])
-        config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
-        distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
-        eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
-        policy, value = PolicyNet(config, distribution.parameters), ValueNet(config)
-        for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
-            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-            try:
-                part.load_state_dict(own)
-            except RuntimeError as error:
-                raise ValueError(f"{path} does not fit this version: {error}") from None
+        try:
+            told = json.loads(metadata["config"])
+            config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
+            distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
+            eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
+            policy, value = PolicyNet(config, distribution.parameters), ValueNet(config)
+            for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
+                mine = {key for key in tensors if key.startswith(f"{name}.")}
+                part.load_state_dict({key.removeprefix(f"{name}."): tensors[key] for key in mine})
+            missing = {"env_id", "env_kwargs", "preprocessing", "world", "trained"} - set(told)
+            if missing:
+                raise ValueError(f"it does not tell its {', '.join(sorted(missing))}")
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{path} does not fit this version of neuralsim: {error!r}; train it anew") from None
         return cls(eyes, policy, value, config, told, deterministic)
 
 
@@ -172,7 +178,7 @@ def find_agent(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / AGENT).is_file():
-            raise FileNotFoundError(f"{path} holds no {AGENT}: train it to its end, or name one of {path / AGES}")
+            raise FileNotFoundError(f"{path} holds no {AGENT}: train it to its end, or name one of {path / AGENTS}")
         return path / AGENT
     if not path.is_file():
         raise FileNotFoundError(f"there is no agent {path}; train one with neuralsim agent train pmpo")
@@ -181,7 +187,7 @@ def find_agent(source: str | Path) -> Path:
 
 def ages(folder: Path) -> list[Path]:
     """Agents at several ages in a folder (a run's or a world's), youngest first."""
-    return sorted((folder / AGES).glob("*.safetensors"), key=lambda path: (family(path), age(path)))
+    return sorted((folder / AGENTS).glob("*.safetensors"), key=lambda path: (family(path), age(path)))
 
 
 def age(path: Path) -> int:

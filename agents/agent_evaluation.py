@@ -79,7 +79,7 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
                 f"{envs.single_observation_space}"
             )
         players = agent or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
-        returns, lengths = play_episodes(envs, players, config.seed, config.max_steps)
+        returns, lengths, over = play_episodes(envs, players, config.seed, config.max_steps)
     figures = {
         "agent": config.agent,
         "env": config.env,
@@ -87,7 +87,7 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
         "return": mean(returns),
         "length": mean(lengths),
         "returns": returns.tolist(),
-        "unfinished": int((lengths >= config.max_steps).sum()),
+        "unfinished": int((~over).sum()),
     }
     told = figures["return"]
     print(
@@ -146,17 +146,20 @@ def make_lanes(
         ValueError: For an unknown id, wrong arguments or an environment without pixels.
     """
     if is_dream(env_id):
-        return DreamVectorEnv(num_envs=lanes, world=BUNDLED_WORLDS.get(env_id, env_id), **env_kwargs)
+        try:
+            return DreamVectorEnv(num_envs=lanes, world=BUNDLED_WORLDS.get(env_id, env_id), **env_kwargs)
+        except TypeError as error:
+            raise ValueError(f"the dream {env_id} does not take the arguments {env_kwargs}: {error}") from None
     return gym.vector.SyncVectorEnv([lambda: make_real(env_id, env_kwargs, preprocessing) for _ in range(lanes)])
 
 
 def play_episodes(
     envs: gym.vector.VectorEnv, players: Players, seed: int, max_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Plays one episode in every lane.
 
     Returns:
-        Return and length ``(n,)`` of each.
+        Return and length ``(n,)`` of each, and whether it came to its end.
     """
     lanes = envs.num_envs
     frames, _ = envs.reset(seed=seed)
@@ -172,7 +175,7 @@ def play_episodes(
             lengths[~over] += 1
             over |= terminated | truncated
             progress.update(task, completed=int(over.sum()), note=f"step {lengths.max()}, mean {returns.mean():+.1f}")
-    return returns, lengths
+    return returns, lengths, over
 
 
 def _is_policy(text: str) -> bool:

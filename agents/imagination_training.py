@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import PolicyNet, ValueNet
 from neuralsim.agents.actor_critic import ReturnRange, actor_critic_loss
-from neuralsim.agents.agent import AGENT, AGES, Agent
+from neuralsim.agents.agent import AGENT, Agent
 from neuralsim.agents.imagination import imagine
 from neuralsim.agents.lambda_returns import lambda_returns
 from neuralsim.agents.pmpo import pmpo_loss
@@ -29,8 +29,10 @@ from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint, load_latents
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.training.loop import LoopConfig, TrainingRun
+from neuralsim.training.parts import load_tokenizer
 from neuralsim.training.tokenizer import split_episodes
 from neuralsim.world import World
+from neuralsim.world_files import AGENTS
 
 LONG_DREAMS, LONG_STEPS = 16, 200
 """Dreams that tell how good an agent of some age is, and their steps."""
@@ -67,10 +69,11 @@ class ImaginationConfig:
 
 
 @dataclass
-class ImaginationRun:
+class PMPORun:
     """Trains an agent in a dream, from its clone on; the world stays as it is.
 
     At every evaluation the agent of that age is kept (OUT/agents), and its return in longer dreams is told.
+    neuralsim agent evaluate then lets it play the real game.
     """
 
     env: str = "Dream-Pong-v0"
@@ -90,6 +93,15 @@ class ImaginationRun:
             weight_decay=0.0, evaluate_every=1000
         )
     )  # fmt: skip
+
+
+@dataclass
+class ActorCriticRun(PMPORun):
+    """Trains an agent in a dream by actor-critic; else as neuralsim agent train pmpo."""
+
+    out: Path = Path("runs/actor-critic")
+    """Folder of the run; the same command resumes it."""
+    imagination: ImaginationConfig = field(default_factory=lambda: ImaginationConfig(objective="actor-critic"))
 
 
 class ImaginationTraining(nn.Module):
@@ -174,16 +186,18 @@ class ImaginationTraining(nn.Module):
         else:
             loss = actor_critic_loss(log_prob, old, advantage, entropy, config.entropy, weight=alive)
         said = self.value(recent)
-        value_loss = (self.value.two_hot.loss(said, returns) * alive).sum() / alive.sum()
+        count = alive.sum().clamp(min=1)
+        value_loss = (self.value.two_hot.loss(said, returns) * alive).sum() / count
         self._follow()
-        probabilities = logits.detach().softmax(-1).amax(-1)
+        error = self.value.two_hot.decode(said.detach()) - returns
+        likeliest = self.distribution.log_prob(logits.detach(), self.distribution.mode(logits.detach()))
         metrics |= {
             "policy": loss.detach(),
             "value": value_loss.detach(),
             "kl": kl.detach().mean(),
             "policy_entropy": entropy.detach().mean(),
-            "policy_max_probability": probabilities.mean(),
-            "value_error": ((self.value.two_hot.decode(said.detach()) - returns).square() * alive).mean().sqrt(),
+            "policy_max_probability": likeliest.exp().mean(),
+            "value_error": (error.square() * alive).sum().div(count).sqrt(),
             "return_std": returns.std(),
             "advantage_std": advantage.std(),
         }
@@ -241,7 +255,7 @@ class ImaginationTraining(nn.Module):
                 slow.lerp_(fast, self.config.slow_value)
 
 
-def train_in_imagination(run: ImaginationRun) -> None:
+def train_in_imagination(run: PMPORun) -> None:
     """Trains, tells what dreams pay and saves ``OUT/agent.safetensors`` and ``OUT/agents/*``.
 
     Raises:
@@ -249,7 +263,8 @@ def train_in_imagination(run: ImaginationRun) -> None:
         FileNotFoundError: If one of them is not there.
     """
     world, clone, store = World.load(run.env, run.loop.device), Agent.load(run.prior), EpisodeStore.open(run.data)
-    if fingerprint(clone.tokenizer) != fingerprint(world.tokenizer):
+    # Compared as they lie on disk: a world on a GPU may have been rounded.
+    if fingerprint(clone.tokenizer) != fingerprint(load_tokenizer(Path(str(world.source)))):
         raise ValueError(
             f"the clone {run.prior} sees through another tokenizer than the world {run.env} has: train one with "
             f"neuralsim agent train clone --tokenizer {run.env}"
@@ -262,8 +277,15 @@ def train_in_imagination(run: ImaginationRun) -> None:
             f"{run.imagination.gamma}: choose --imagination.gamma alike"
         )
     train_ids, _, _ = split_episodes(store, None)
-    episodes = load_latents(store, train_ids, world.tokenizer)
-    sampler = ClipSampler(episodes, world.dynamics.context_length, 1, run.clips, run.loop.seed)
+    episodes = load_latents(store, train_ids, clone.tokenizer)
+    context = max(world.dynamics.context_length, clone.config.frames)
+    sampler = ClipSampler(episodes, context + 1, 1, run.clips, run.loop.seed)
+
+    def moments(step: int, count: int) -> ClipBatch:
+        """Recorded moments, none of them the end of an episode: the frame after the moment is left out."""
+        batch = sampler.draw(step, count)
+        return ClipBatch(**{name: value[:, :-1] for name, value in vars(batch).items()})
+
     torch.manual_seed(run.loop.seed)
     model = ImaginationTraining(world, clone.policy, clone.value, clone.config.frames, run.imagination)
     description: dict[str, Any] = {
@@ -285,17 +307,15 @@ def train_in_imagination(run: ImaginationRun) -> None:
 
     def keep(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, ImaginationTraining)
-        agent_of(model, step).save(folder / AGES / f"{run.imagination.objective}-{step:07d}.safetensors")
-        return model.play(sampler.draw(12345, LONG_DREAMS))
+        agent_of(model, step).save(folder / AGENTS / f"{run.imagination.objective}-{step:07d}.safetensors")
+        return model.play(moments(12345, LONG_DREAMS).to(world.device))
 
-    if not (run.out / AGES).exists():
-        keep(model, 0, run.out)  # the clone itself: what all later ages are to be compared with
     training = TrainingRun(
-        model, lambda step: sampler.draw(step, run.imagination.dreams), run.out, run.loop, description, keep
+        model, lambda step: moments(step, run.imagination.dreams), run.out, run.loop, description, keep
     )
+    training.check_description()
+    # The clone itself: what all later ages are to be compared with.
+    agent_of(model, 0).save(run.out / AGENTS / f"{run.imagination.objective}-{0:07d}.safetensors")
     training.run()
     model.load_state_dict(training.ema)
     print(f"agent: {agent_of(model, run.loop.steps).save(run.out / AGENT)}")
-
-
-__all__ = ["ImaginationConfig", "ImaginationRun", "ImaginationTraining", "train_in_imagination"]

@@ -22,7 +22,11 @@ def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, gamma: fl
     Raises:
         ValueError: If the shapes do not belong together.
     """
-    if rewards.shape != continues.shape or values.shape != (rewards.shape[0], rewards.shape[1] + 1):
+    if (
+        rewards.ndim != 2
+        or rewards.shape != continues.shape
+        or values.shape != (rewards.shape[0], rewards.shape[1] + 1)
+    ):
         raise ValueError(
             f"rewards {tuple(rewards.shape)} and continues {tuple(continues.shape)} of H steps need values of H + 1 "
             f"states, got {tuple(values.shape)}"

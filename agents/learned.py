@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from neuralsim.actions import slice_actions
-from neuralsim.agents.agent import Agent
+from neuralsim.agents.agent import Agent, find_agent
 from neuralsim.agents.policies import Policy
 
 
@@ -28,7 +28,10 @@ class LearnedPolicy(Policy):
     """
 
     def __init__(self, path: str, action_space: spaces.Space) -> None:
-        self.agent = copy.copy(_loaded(path))  # the weights are shared, what it has seen is its own
+        file = find_agent(path)
+        self.agent = copy.copy(
+            _loaded(file, file.stat().st_mtime_ns)
+        )  # the weights are shared, what it has seen is its own
         self.name = f"agent={Path(path).name}"
         if self.agent.action_space != action_space:
             raise ValueError(f"{path} plays {self.agent.action_space}, and this environment has {action_space}")
@@ -48,5 +51,5 @@ class LearnedPolicy(Policy):
 
 
 @functools.lru_cache(maxsize=32)
-def _loaded(path: str) -> Agent:
-    return Agent.load(path)
+def _loaded(path: Path, written: int) -> Agent:
+    return Agent.load(path)  # read anew when it was written anew

@@ -6,6 +6,7 @@ Modules are imported when their command is called, so that ``neuralsim --help`` 
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
@@ -71,9 +72,15 @@ COMMANDS: dict[str, Command] = {
     ),
     "agent train pmpo": Command(
         "neuralsim.agents.imagination_training",
-        "ImaginationRun",
+        "PMPORun",
         "train_in_imagination",
-        "an agent that improves on its clone in a dream",
+        "an agent that improves on its clone in a dream (PMPO)",
+    ),
+    "agent train actor-critic": Command(
+        "neuralsim.agents.imagination_training",
+        "ActorCriticRun",
+        "train_in_imagination",
+        "the same by actor-critic, with lambda-returns and an entropy bonus",
     ),
     "agent evaluate": Command(
         "neuralsim.agents.agent_evaluation", "AgentEvaluation", "evaluate_agent", "let an agent play whole episodes"
@@ -105,6 +112,21 @@ def usage() -> str:
             "Your own world: neuralsim record, train tokenizer, train dynamics, world pack, play",
         ]
     )
+
+
+def unknown_command(words: list[str]) -> str:
+    """What to tell of words that begin no command: the group they begin, the nearest command, or the usage."""
+    said = [word for word in words if not word.startswith("-")]
+    for n in range(len(said), 0, -1):
+        group = [name for name in COMMANDS if name.split()[:n] == said[:n]]
+        if group:
+            rest = f"error: neuralsim {' '.join(said[:n])} does what? There are"
+            width = max(map(len, group))
+            return "\n".join([rest, *(f"  neuralsim {name:<{width}}  {COMMANDS[name].summary}" for name in group)])
+    near = difflib.get_close_matches(" ".join(said[:3]), COMMANDS, n=1, cutoff=0.5)
+    near = near or difflib.get_close_matches(" ".join(said[:1]), COMMANDS, n=1)
+    hint = f"; did you mean neuralsim {near[0]}?" if near else ""
+    return f"{usage()}\n\nerror: unknown command {' '.join(words[:2])!r}{hint}"
 
 
 def parse(module: Any, command: Command, name: str, arguments: list[str]) -> Any:
@@ -150,8 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS), None)
     if name is None:
-        print(usage(), file=sys.stderr)
-        print(f"\nerror: unknown command {' '.join(words[:2])!r}", file=sys.stderr)
+        print(unknown_command(words), file=sys.stderr)
         return 2
     command = COMMANDS[name]
     try:

@@ -3,6 +3,7 @@
 config.json           WorldConfig, with the checksum of the weights
 world.safetensors     weights, keys tokenizer.* dynamics.* heads.*
 starts/               real contexts to begin from (pictures and starts.json)
+agents/               agents that learned in it, at several ages (neuralsim agent train)
 card.json, card.md    what it was trained on and how good it is (written by the evaluation)
 """
 
@@ -26,10 +27,11 @@ from torch import Tensor, nn
 from neuralsim.extras import require
 from neuralsim.registration import BUNDLED_WORLDS
 
-CONFIG, WEIGHTS, STARTS, CARD, CARD_TEXT = (
+CONFIG, WEIGHTS, STARTS, AGENTS, CARD, CARD_TEXT = (
     "config.json",
     "world.safetensors",
     "starts",
+    "agents",
     "card.json",
     "card.md",
 )
@@ -84,7 +86,7 @@ def _download(hub_id: str, context: str) -> Path:
                 repository,
                 revision=revision or None,
                 library_name="neuralsim",
-                allow_patterns=[CONFIG, WEIGHTS, f"{STARTS}/*", CARD, CARD_TEXT],
+                allow_patterns=[CONFIG, WEIGHTS, f"{STARTS}/*", f"{AGENTS}/*.safetensors", CARD, CARD_TEXT],
             )
         )
     except (OSError, ValueError) as error:  # all errors of the hub are one of these

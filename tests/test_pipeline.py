@@ -182,6 +182,8 @@ def test_help_of_every_command_teaches(name, capsys):
     ("words", "message"),
     [
         (["fly"], "unknown command"),
+        (["trian", "dynamics"], "did you mean neuralsim train dynamics"),
+        (["train"], "neuralsim train tokenizer"),
         (["train", "dynamics", "--preset", "chess"], "unknown preset 'chess'; there are pong"),
         (["train", "tokenizer", "--data", "no/such/folder"], "no/such/folder"),
         (["train", "dynamics", "--data", "no/such/folder"], "no/such/folder"),

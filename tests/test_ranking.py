@@ -1,5 +1,6 @@
 """Order of policies: hand-computed, in a game where some are better, and in dreams that do not know it."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,9 @@ from conftest import build_tiny_world
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
+from neuralsim.agents.agent import Agent
+from neuralsim.evaluation.plan import EvaluateConfig, agents_to_rank
 from neuralsim.evaluation.ranking import (
     check_policies,
     compare_scores,
@@ -106,6 +110,51 @@ def test_a_dream_that_pays_nothing_or_the_opposite_is_called_so():
     liar = rank_policies(world_of_paying_game(lambda actions: -actions), POLICIES, 2, 10, 1)
     assert liar["spearman"]["value"] == pytest.approx(-1)
     assert liar["regret"] > 1000
+
+
+def save_agent(world, path, steps, action, trained_in=""):
+    """An agent of some age that always takes one action."""
+    config = ActorConfig(*world.latent_shape, frames=2, channels=4, hidden=8, ahead=1, bins=3)
+    policy = PolicyNet(config, world.actions.size)
+    policy.out.bias.data[action] = 100.0
+    facts = {
+        "action_space": world.config.action_space,
+        "env_id": world.config.env_id,
+        "env_kwargs": {},
+        "preprocessing": world.config.preprocessing,
+        "world": trained_in,
+        "trained": {"kind": "pmpo", "steps": steps},
+    }
+    agent = Agent(copy.deepcopy(world.tokenizer), policy, ValueNet(config), config, facts)
+    return f"agent={agent.save(path / f'pmpo-{steps:07d}.safetensors')}"
+
+
+def test_agents_that_learned_here_are_compared_with_themselves(tmp_path):
+    honest = world_of_paying_game(lambda actions: actions)
+    players = tuple(save_agent(honest, tmp_path, steps, action) for steps, action in ((20, 5), (0, 1), (10, 2)))
+    stranger = save_agent(honest, tmp_path / "other", 30, 3, trained_in="another world")
+    figures = rank_policies(honest, (*players, stranger), 2, 10, 1)
+    assert list(figures["policies"]) == ["pmpo-0000020", "pmpo-0000000", "pmpo-0000010", "pmpo-0000030"]
+    gap = figures["exploitation"]["pmpo"]
+    assert list(gap["ages"]) == ["0", "10", "20"]
+    assert gap["real_gain"]["value"] == gap["dream_gain"]["value"] == pytest.approx(4000)
+    assert gap["exploitation"]["value"] == 0
+    # The same agents in a dream that pays the oldest of them far too much.
+    fooled = rank_policies(world_of_paying_game(lambda actions: actions + 10 * (actions == 5)), players, 2, 10, 1)
+    assert fooled["exploitation"]["pmpo"]["exploitation"]["value"] == pytest.approx(10_000)
+
+
+def test_agents_are_found_in_a_run_and_in_the_worlds_folder(tmp_path):
+    world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
+    run = EvaluateConfig("pong", agents=(tmp_path,))
+    with pytest.raises(FileNotFoundError, match="holds no agents"):
+        agents_to_rank(run, world)
+    older, younger = (save_agent(world, tmp_path / "agents", steps, 1) for steps in (500, 0))
+    assert agents_to_rank(run, world) == [younger, older]
+    assert agents_to_rank(EvaluateConfig("pong"), world) == []  # it lies in no folder
+    world.source = tmp_path
+    assert agents_to_rank(EvaluateConfig("pong"), world) == [younger, older]
+    assert agents_to_rank(EvaluateConfig("pong", policies=("random",)), world) == []
 
 
 def test_policies_that_cannot_be_ranked_are_refused():

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from neuralsim.agents.agent import AGES, ages
+from neuralsim.agents.agent import ages
 from neuralsim.agents.policies import make_policy
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.cost import LANES, SAMPLING_STEPS
@@ -28,6 +28,7 @@ from neuralsim.evaluation.probes import Probes, find_probes
 from neuralsim.evaluation.ranking import PONG_POLICIES, check_policies, learned_here
 from neuralsim.evaluation.returns import SPANS
 from neuralsim.world import World
+from neuralsim.world_files import AGENTS
 
 HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
 """Steps into the dream at which it is compared with reality."""
@@ -169,7 +170,7 @@ class Plan:
             config.player or ("scripted=0.7" if scripted else "sticky-random"),
             (
                 *(config.policies or (PONG_POLICIES if scripted else ("random", "sticky-random", "noop"))),
-                *_agents(config, world),
+                *agents_to_rank(config, world),
             ),
         )
         for part in get_args(Part):
@@ -311,7 +312,7 @@ class Plan:
         }
 
 
-def _agents(config: EvaluateConfig, world: World) -> list[str]:
+def agents_to_rank(config: EvaluateConfig, world: World) -> list[str]:
     """Agents to rank, as policies.
 
     Raises:
@@ -322,7 +323,7 @@ def _agents(config: EvaluateConfig, world: World) -> list[str]:
     for folder, files in found.items():
         if config.agents and not files:
             raise FileNotFoundError(
-                f"{folder} holds no agents of several ages ({folder / AGES}): name the folder of a run, "
+                f"{folder} holds no agents of several ages ({folder / AGENTS}): name the folder of a run, "
                 "neuralsim agent train pmpo --out RUN"
             )
     return [f"agent={path}" for files in found.values() for path in files]

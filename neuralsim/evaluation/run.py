@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import operator
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,13 @@ def measure(plan: Plan) -> dict[str, Any]:
         tasks = {part: progress.add_task(part, total=plan.work.get(part, 1), start=False) for part in measures}
         for part, measure_part in measures.items():
             progress.start_task(tasks[part])
+            begun = time.monotonic()
             if part not in done["parts"]:
                 done["parts"][part] = measure_part(plan, functools.partial(progress.advance, tasks[part]))
                 write_atomically(kept, json.dumps(done))
             progress.update(tasks[part], completed=plan.work.get(part, 1))
+            if not progress.console.is_terminal:  # bars are drawn on terminals only
+                print(f"{part}: {time.monotonic() - begun:.0f} s", flush=True)
     return functools.reduce(operator.or_, (done["parts"][part] for part in measures), {})
 
 

@@ -208,7 +208,11 @@ def dream_held_out(
         shown, truth = (find(probes, tokenizer.decode(z[:, [4, 9, 19]]).cpu().numpy()) for z in (dream, real))
         for thing in probes.things:
             near, there = shown[thing.name].distance(truth[thing.name]) <= thing.tolerance, truth[thing.name].present
-            figures |= {f"{thing.name}_{h}": float(near[there[:, i], i].mean()) for i, h in enumerate((5, 10, 20))}
+            figures |= {
+                f"{thing.name}_{h}": float(near[there[:, i], i].mean())
+                for i, h in enumerate((5, 10, 20))
+                if there[:, i].any()
+            }
     before = model.heads.look_back(batch.latents)[:, begin - 1 : -1]
     found = model.heads(*(rearrange(x, "b t ... -> (b t) ...") for x in (before, real, batch.actions[:, begin - 1 :])))
     paid = rearrange(batch.rewards[:, begin - 1 :], "b t -> (b t)")

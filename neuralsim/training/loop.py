@@ -128,8 +128,7 @@ class TrainingRun:
         if config.threads:
             torch.set_num_threads(config.threads)
         device = choose_device(config.device)
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._check_description()
+        self.check_description()
         model = self.model.to(device)
         if device.type == "cpu":
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -251,7 +250,13 @@ class TrainingRun:
             f"as {path}; the checkpoint before it is intact. Try a smaller learning_rate or dtype float32"
         )
 
-    def _check_description(self) -> None:
+    def check_description(self) -> None:
+        """Writes ``config.json``; whoever keeps more in the folder than the run does calls it before.
+
+        Raises:
+            ValueError: If the folder holds a run of another configuration.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "config.json"
         description = json.loads(json.dumps(self.description))
         if path.exists() and (self.out / "checkpoint.safetensors").exists():
