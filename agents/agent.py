@@ -123,10 +123,16 @@ class Agent:
             encoded = torch.cat(drawn)
         return self.actions.decode(encoded.numpy())
 
-    def save(self, path: Path) -> Path:
-        """Writes the agent as one file, whole or not at all."""
-        parts = {"tokenizer": self.tokenizer, "policy": self.policy, "value": self.value}
-        tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Writes the agent as one file, whole or not at all.
+
+        Args:
+            path: The file.
+            dtype: Of policy and value in the file; bfloat16 is enough to play. The tokenizer is kept exactly.
+        """
+        tensors = {f"tokenizer.{key}": value for key, value in self.tokenizer.state_dict().items()}
+        for name, part in (("policy", self.policy), ("value", self.value)):
+            tensors |= {f"{name}.{key}": value.to(dtype) for key, value in part.state_dict().items()}
         told = {
             "actor": dataclasses.asdict(self.config),
             "tokenizer": part_config(self.tokenizer),

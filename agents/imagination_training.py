@@ -305,9 +305,13 @@ def train_in_imagination(run: PMPORun) -> None:
         policy, value = copy.deepcopy(model.policy).cpu(), copy.deepcopy(model.value).cpu()
         return Agent(clone.tokenizer, policy, value, clone.config, facts)
 
+    def keep_age(model: ImaginationTraining, step: int) -> None:
+        path = run.out / AGENTS / f"{run.imagination.objective}-{step:07d}.safetensors"
+        agent_of(model, step).save(path, torch.bfloat16)  # to be judged, not to go on from
+
     def keep(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, ImaginationTraining)
-        agent_of(model, step).save(folder / AGENTS / f"{run.imagination.objective}-{step:07d}.safetensors")
+        keep_age(model, step)
         return model.play(moments(12345, LONG_DREAMS).to(world.device))
 
     training = TrainingRun(
@@ -315,7 +319,7 @@ def train_in_imagination(run: PMPORun) -> None:
     )
     training.check_description()
     # The clone itself: what all later ages are to be compared with.
-    agent_of(model, 0).save(run.out / AGENTS / f"{run.imagination.objective}-{0:07d}.safetensors")
+    keep_age(model, 0)
     training.run()
     model.load_state_dict(training.ema)
     print(f"agent: {agent_of(model, run.loop.steps).save(run.out / AGENT)}")

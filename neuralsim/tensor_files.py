@@ -19,9 +19,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
             str(temporary),
             metadata={"format": "pt", **(metadata or {})},
         )
+        share(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def share(path: Path) -> None:
+    """Gives a file the rights of any new file: safetensors lets nobody else read what it writes."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

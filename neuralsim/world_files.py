@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from neuralsim.extras import require
 from neuralsim.registration import BUNDLED_WORLDS
+from neuralsim.tensor_files import share
 
 CONFIG, WEIGHTS, STARTS, AGENTS, CARD, CARD_TEXT = (
     "config.json",
@@ -157,6 +158,7 @@ def write_weights(path: Path, parts: dict[str, nn.Module], dtype: torch.dtype) -
                 kept = kept.float()
             tensors[f"{prefix}.{name}"] = kept.contiguous().clone()
     save_file(tensors, path, metadata={"format": "pt"})
+    share(path)
     return _checksum(path)
 
 

@@ -527,7 +527,7 @@ def test_a_dreamer_knows_clone_and_world_and_is_kept_at_every_age(home):
         player.reset(2)
     assert tell(play(first, frames)) == tell(play(clone, frames))  # age 0 is the clone itself
     final, old = agent.policy.state_dict(), last.policy.state_dict()
-    assert all(torch.equal(value, old[name]) for name, value in final.items())
+    assert all(torch.equal(value.bfloat16().float(), old[name]) for name, value in final.items())  # half the size
     assert any(not torch.equal(value, final[name]) for name, value in clone.policy.state_dict().items())
     rows = [json.loads(line) for line in (home / "pmpo" / "metrics.jsonl").read_text().splitlines()]
     told = [row for row in rows if row["kind"] == "held-out"]

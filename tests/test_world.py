@@ -274,6 +274,12 @@ def folder(tiny_world: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_world, tmp_path / "world"))
 
 
+def test_others_may_read_what_was_saved(world, tmp_path):
+    folder, other = world.save(tmp_path / "world"), tmp_path / "any file"
+    other.touch()
+    assert (folder / "world.safetensors").stat().st_mode == other.stat().st_mode
+
+
 def test_save_and_load_dream_alike(world: World, tmp_path: Path):
     world.card, world.card_text = {"ball": 0.9}, "# card\n"
     try:

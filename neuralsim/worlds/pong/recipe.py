@@ -10,7 +10,8 @@ run each, which nobody has tried for as long. The bundled weights come from thes
 Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
 of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
 run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
-latents. First 3,000 steps, then as many again.
+latents. First 3,000 steps, then as many again. The agents beside the world are those that the run of the actor-critic
+kept (some of its ages); up to step 1,440 some of its dreams began at the last frame of a game.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def commands(home: Path) -> list[list[str]]:
     first, longer, turns, more, back, own = (
         str(home / "runs" / name) for name in ("first", "longer", "turns", "turns2", "back", "own")
     )
+    clone, agent = str(home / "runs" / "clone"), str(home / "runs" / "actor-critic")
     learn = ["--data", data, "--held-out", held_out]
     dynamics = ["train", "dynamics", *learn, "--tokenizer", tokenizer, "--loop.compile"]
     # On from a run that knows shortcuts already.
@@ -55,7 +57,10 @@ def commands(home: Path) -> list[list[str]]:
         [*dynamics, "--preset", "pong-heads", "--init-from", first, "--out", heads, "--loop.steps", "6000"],
         ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", own,
          "--blend", f"{back}=0.2", "--heads", heads, "--max-episode-steps", "27000", "--out", world],
-        ["evaluate", world, "--data", test, "--out", str(home / "report"), "--save"],
+        ["agent", "train", "clone", *learn, "--tokenizer", world, "--out", clone],
+        ["agent", "train", "actor-critic", "--env", world, "--prior", clone, "--data", data, "--out", agent,
+         "--loop.steps", "2000", "--loop.evaluate-every", "500"],
+        ["evaluate", world, "--data", test, "--agents", agent, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
 
 
