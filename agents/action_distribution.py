@@ -1,8 +1,9 @@
 """Distributions over the actions of any space, on their encoded form (:class:`neuralsim.actions.ActionCodec`).
 
 A one-hot block is a categorical distribution, a binary number a Bernoulli one, and a continuous number a categorical
-one over bins that are fine near 0 and coarse far from it (mu-law, as VPT and Dreamer 4 bin the camera of Minecraft).
-A point and its neighbours in a bin count as one action: probabilities, entropies and divergences are those of bins.
+one over bins that are fine near the middle of its range and coarse far from it (mu-law, as VPT and Dreamer 4 bin the
+camera of Minecraft). A point and its neighbours in a bin count as one action: probabilities, entropies and divergences
+are those of bins.
 
 Legend: B rows, A size of an encoded action, P size of the parameters.
 """
@@ -27,6 +28,9 @@ class ActionDistribution:
 
     Attributes:
         parameters: P, how many logits describe one distribution.
+        size: A, length of an encoded action.
+        parts: Where each block lies in an action and in the parameters, and its kind.
+        centers: ``(BINS,)`` what the bins of a continuous number stand for.
     """
 
     def __init__(self, codec: ActionCodec) -> None:
@@ -44,7 +48,7 @@ class ActionDistribution:
 
     def sample(self, logits: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Draws encoded actions ``(B, A)`` from parameters ``(B, P)``."""
-        action = logits.new_zeros(*logits.shape[:-1], self.size)
+        action = self._nothing(logits)
         for here, there, kind in self.parts:
             part = logits[..., there].float()
             if kind == "choice":
@@ -60,7 +64,7 @@ class ActionDistribution:
 
     def mode(self, logits: Tensor) -> Tensor:
         """The most likely encoded actions ``(B, A)``."""
-        action = logits.new_zeros(*logits.shape[:-1], self.size)
+        action = self._nothing(logits)
         for here, there, kind in self.parts:
             part = logits[..., there].float()
             if kind == "choice":
@@ -81,10 +85,17 @@ class ActionDistribution:
             elif kind == "binary":
                 total = total - F.binary_cross_entropy_with_logits(part, taken, reduction="none").sum(-1)
             else:
-                which = (taken[..., None] - self.centers.to(taken)).abs().argmin(-1, keepdim=True)
                 logs = part.unflatten(-1, (-1, BINS)).log_softmax(-1)
-                total = total + logs.gather(-1, which)[..., 0].sum(-1)
+                total = total + logs.gather(-1, self._bin(taken)[..., None])[..., 0].sum(-1)
         return total
+
+    def nearest(self, action: Tensor) -> Tensor:
+        """Encoded actions ``(B, A)`` as the distributions know them: continuous numbers become the centres of bins."""
+        known = action.clone()
+        for here, _, kind in self.parts:
+            if kind == "continuous":
+                known[..., here] = self.centers.to(action)[self._bin(action[..., here])]
+        return known
 
     def entropy(self, logits: Tensor) -> Tensor:
         """Entropy ``(B,)`` in nats."""
@@ -93,6 +104,13 @@ class ActionDistribution:
     def kl(self, logits: Tensor, prior: Tensor) -> Tensor:
         """KL divergence ``(B,)`` from the distribution ``prior`` to the one of ``logits``: KL[pi || prior], exact."""
         return self._expect(logits, logits) - self._expect(logits, prior)
+
+    def _bin(self, numbers: Tensor) -> Tensor:
+        return (numbers[..., None] - self.centers.to(numbers)).abs().argmin(-1)
+
+    def _nothing(self, logits: Tensor) -> Tensor:
+        # Actions are float32 whatever the logits are: NumPy, and the world behind it, know no bfloat16.
+        return torch.zeros(*logits.shape[:-1], self.size, device=logits.device)
 
     def _expect(self, logits: Tensor, of: Tensor) -> Tensor:
         """Mean under ``logits`` of the log probability under ``of``."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from neuralsim.heads import TwoHot
+from neuralsim.heads import TwoHot, strided_trunk, trunk_size
 
 
 @dataclass
@@ -39,21 +39,19 @@ class ActorConfig:
     bins: int = 255
     """Bins of the two-hot value."""
 
+    def __post_init__(self) -> None:
+        for name in ("frames", "channels", "hidden", "ahead"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"the actor's {name} is {getattr(self, name)}; it must be at least 1")
+
 
 class Trunk(nn.Module):
     """The last n latents as one vector: two strided convolutions, one layer."""
 
     def __init__(self, config: ActorConfig) -> None:
         super().__init__()
-        width = config.channels
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(config.frames * config.latent_channels, width, 3, stride=2, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.SiLU(),
-        )
-        cells = -(-config.height // 4) * -(-config.width // 4)
-        self.hidden = nn.Linear(2 * width * cells, config.hidden)
+        self.convolutions = strided_trunk(config.frames * config.latent_channels, config.channels)
+        self.hidden = nn.Linear(trunk_size(config.height, config.width, config.channels), config.hidden)
 
     def forward(self, recent: Tensor) -> Tensor:
         """Maps ``(B, n, h, w, c)`` to ``(B, hidden)``."""

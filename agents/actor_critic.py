@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from neuralsim.agents.masked import masked_mean
+
 
 class ReturnRange(nn.Module):
     """Running spread of returns, from the 5th to the 95th percentile; part of the weights, moves in training only.
@@ -48,7 +50,7 @@ def actor_critic_loss(
     clip: float = 0.2,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Negative of min(ratio A, clipped ratio A) + entropy, averaged over N entries of any shape.
+    """-(min(ratio A, clipped ratio A) + entropy_weight entropy), averaged over N entries of any shape.
 
     Args:
         log_prob: ln pi of the action taken, now.
@@ -62,4 +64,4 @@ def actor_critic_loss(
     counts = torch.ones_like(log_prob) if weight is None else weight.to(log_prob)
     ratio = (log_prob - old_log_prob.detach()).exp()
     gain = torch.minimum(ratio * advantage.detach(), ratio.clamp(1 - clip, 1 + clip) * advantage.detach())
-    return -((gain + entropy_weight * entropy) * counts).sum() / counts.sum().clamp(min=1)
+    return -masked_mean(gain + entropy_weight * entropy, counts)

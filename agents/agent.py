@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from neuralsim.actions import ActionCodec, space_from_json
@@ -46,6 +46,11 @@ class Agent:
         facts: JSON: ``action_space``, ``env_id``, ``env_kwargs``, ``preprocessing``, ``world`` (checksum of the weights
             of the world it was trained in, or None) and ``trained`` (how).
         deterministic: Always the likeliest action; by default actions are drawn.
+
+    Attributes:
+        recent: ``(lanes, n, h, w, c)`` latents seen last, oldest first; None before the first frame.
+        fresh: ``(lanes,)`` bool, where the next frame is the first of an episode.
+        generators: What each lane draws its actions from.
     """
 
     def __init__(
@@ -85,6 +90,19 @@ class Agent:
     def begin(self, lanes: np.ndarray) -> None:
         """Tells in which lanes ``(n,)`` bool a new episode begins with the next frame."""
         self.fresh |= lanes
+
+    def check_fits(self, name: str, action_space: spaces.Space, observation_space: spaces.Space) -> None:
+        """Compares the agent, called ``name``, with an environment.
+
+        Raises:
+            ValueError: If it plays other actions, or sees other frames.
+        """
+        if self.action_space != action_space:
+            raise ValueError(f"{name} plays {self.action_space}, and this environment has {action_space}")
+        if observation_space.shape != self.tokenizer.frame_shape:
+            raise ValueError(
+                f"{name} sees frames {self.tokenizer.frame_shape}, and this environment shows {observation_space}"
+            )
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray) -> Any:
@@ -155,11 +173,9 @@ class Agent:
             ValueError: If the file is damaged or holds no agent.
         """
         path = find_agent(source)
-        tensors, metadata = read_tensors(path)
-        if metadata.get("kind") != "agent":
-            raise ValueError(f"{path} holds no agent, but {metadata.get('kind', 'an unknown kind of file')}")
+        told = agent_facts(path)
+        tensors, _ = read_tensors(path)
         try:
-            told = json.loads(metadata["config"])
             config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
             distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
             eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
@@ -167,9 +183,6 @@ class Agent:
             for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
                 mine = {key for key in tensors if key.startswith(f"{name}.")}
                 part.load_state_dict({key.removeprefix(f"{name}."): tensors[key] for key in mine})
-            missing = {"env_id", "env_kwargs", "preprocessing", "world", "trained"} - set(told)
-            if missing:
-                raise ValueError(f"it does not tell its {', '.join(sorted(missing))}")
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path} does not fit this version of neuralsim: {error!r}; train it anew") from None
         return cls(eyes, policy, value, config, told, deterministic)
@@ -192,16 +205,31 @@ def find_agent(source: str | Path) -> Path:
 
 
 def ages(folder: Path) -> list[Path]:
-    """Agents at several ages in a folder (a run's or a world's), youngest first."""
-    return sorted((folder / AGENTS).glob("*.safetensors"), key=lambda path: (family(path), age(path)))
+    """Agents at several ages in a folder (a run's or a world's): kind by kind, youngest first."""
+    return sorted((folder / AGENTS).glob("*.safetensors"))
 
 
-def age(path: Path) -> int:
-    """Training steps in the name of an agent's file, as in ``pmpo-0001000.safetensors``; 0 if it names none."""
-    match = re.search(r"(\d+)$", path.stem)
-    return int(match[1]) if match else 0
+def agent_facts(source: str | Path) -> dict[str, Any]:
+    """What an agent's file says of it (see :class:`Agent`); the weights are not read.
 
-
-def family(path: Path) -> str:
-    """The name of an agent's file without its age."""
-    return re.sub(r"[-_]?\d+$", "", path.stem)
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file is damaged or holds no agent.
+    """
+    path = find_agent(source)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or incomplete ({error}); restore it or train again") from None
+    if metadata.get("kind") != "agent":
+        raise ValueError(f"{path} holds no agent, but {metadata.get('kind', 'an unknown kind of file')}")
+    try:
+        facts = json.loads(metadata["config"])
+        missing = {"actor", "tokenizer", "action_space", "env_id", "env_kwargs", "preprocessing", "world", "trained"}
+        missing -= set(facts)
+        if missing:
+            raise ValueError(f"it does not tell its {', '.join(sorted(missing))}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not fit this version of neuralsim: {error!r}; train it anew") from None
+    return facts

@@ -22,8 +22,10 @@ from neuralsim.envs.dream_vector import DreamVectorEnv
 from neuralsim.envs.real import make_real, read_env_kwargs
 from neuralsim.envs.shared_worlds import shared_world
 from neuralsim.evaluation.intervals import mean
+from neuralsim.evaluation.playing import real_game
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.world_files import CONFIG
+from neuralsim.world_state import seed_tensor
 
 
 @dataclass
@@ -62,22 +64,21 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
     for name in ("episodes", "max_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    agent = None if _is_policy(config.agent) else Agent.load(config.agent, config.deterministic)
+    seed_tensor(config.seed, config.episodes)
+    name, _, path = config.agent.partition("=")
+    agent = None
+    if name == "agent" or not _is_policy(config.agent):
+        agent = Agent.load(path if name == "agent" else config.agent, config.deterministic)
+    elif name == "keyboard":
+        raise ValueError("a keyboard player is no agent: neuralsim play shows the game in a window")
     if config.env_kwargs is not None:
         kwargs = read_env_kwargs(config.env_kwargs)
     else:
         kwargs = agent.facts["env_kwargs"] if agent is not None and agent.facts["env_id"] == config.env else {}
     envs = make_lanes(config.env, config.episodes, kwargs, agent.facts["preprocessing"] if agent else None)
     with contextlib.closing(envs):
-        if agent is not None and envs.single_action_space != agent.action_space:
-            raise ValueError(
-                f"{config.agent} plays {agent.action_space}, and {config.env} has {envs.single_action_space}"
-            )
-        if agent is not None and envs.single_observation_space.shape != agent.tokenizer.frame_shape:
-            raise ValueError(
-                f"{config.agent} sees frames {agent.tokenizer.frame_shape}, and {config.env} shows "
-                f"{envs.single_observation_space}"
-            )
+        if agent is not None:
+            agent.check_fits(config.agent, envs.single_action_space, envs.single_observation_space)
         players = agent or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
         returns, lengths, over = play_episodes(envs, players, config.seed, config.max_steps)
     figures = {
@@ -116,8 +117,9 @@ class PolicyLanes:
     """Policies by name, one per lane."""
 
     def __init__(self, name: str, env_id: str, lanes: int, env_kwargs: dict[str, Any]) -> None:
-        real = shared_world(env_id).config.env_id if is_dream(env_id) else env_id
-        with contextlib.closing(make_real(real, {} if is_dream(env_id) else env_kwargs)) as env:
+        # Policies are made for real games, and play in dreams what they would play there.
+        real = real_game(shared_world(env_id)) if is_dream(env_id) else make_real(env_id, env_kwargs)
+        with contextlib.closing(real) as env:
             self.policies: list[Policy] = [make_policy(name, env) for _ in range(lanes)]
             self.codec = ActionCodec(env.action_space)
 

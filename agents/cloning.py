@@ -7,6 +7,7 @@ were. Where recordings mix many players, the clone is a mixture as well: a prior
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from neuralsim.actions import ActionCodec, space_from_json, space_to_json
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.agent import AGENT, Agent
+from neuralsim.agents.masked import masked_mean, masked_std
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import load_tokenizer
 from neuralsim.training.tokenizer import split_episodes
+
+UNTOLD = 0.05
+"""A return counts as told where at most this share of its weight lies beyond what was recorded."""
 
 
 @dataclass
@@ -62,12 +67,15 @@ class MomentBatch:
         actions: ``(B, L, A)`` encoded, the action taken now and those after it.
         known: ``(B, L)``, 1.0 where the episode goes on so far.
         returns: ``(B,)`` discounted return from now on.
+        told: ``(B,)``, 1.0 where the recording tells that return: where it breaks off (a time limit, the end of a
+            recording) what would have followed is not known.
     """
 
     recent: Tensor
     actions: Tensor
     known: Tensor
     returns: Tensor
+    told: Tensor
 
     def to(self, device: torch.device | str) -> MomentBatch:
         """The same moments on another device."""
@@ -97,6 +105,8 @@ class MomentSampler:
             if not torch.isfinite(episode.rewards).all():
                 raise ValueError(f"episode {episode.id} holds a reward that is no number (NaN or infinite)")
         self.returns = [discounted(episode.rewards, gamma) for episode in self.episodes]
+        # Within so many steps of the end, more than UNTOLD of the weight of a return lies beyond it.
+        self.edge = math.inf if gamma == 1 else math.log(UNTOLD) / math.log(gamma) if gamma > 0 else 1
         self.cumulative = np.cumsum([len(episode) for episode in self.episodes])
 
     def draw(self, step: int, batch_size: int) -> MomentBatch:
@@ -110,8 +120,11 @@ class MomentSampler:
             steps = torch.arange(now, now + self.ahead)
             inside = steps.clamp(max=len(episode) - 1)
             known = (steps < len(episode)).float()
-            rows.append((episode.latents[seen].float(), episode.actions[inside], known, self.returns[i][now]))
-        return MomentBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+            told = bool(episode.terminated[-1] > 0) or len(episode) - now >= self.edge
+            returns = self.returns[i][now]
+            rows.append((episode.latents[seen].float(), episode.actions[inside], known, returns, torch.tensor(told)))
+        recent, actions, known_, values, told_ = (torch.stack(column) for column in zip(*rows, strict=True))
+        return MomentBatch(recent, actions, known_, values, told_.float())
 
 
 def discounted(rewards: Tensor, gamma: float) -> Tensor:
@@ -145,18 +158,19 @@ class Cloning(nn.Module):
         """Cross-entropy of actions and returns, and the share of present actions that were the likeliest."""
         logits = self.policy(batch.recent)
         logs = self.distribution.log_prob(logits, batch.actions)
-        cloning = -(logs * batch.known).sum() / batch.known.sum()
+        cloning = -masked_mean(logs, batch.known)
         said = self.value(batch.recent)
-        value = self.value.two_hot.loss(said, batch.returns).mean()
+        value = masked_mean(self.value.two_hot.loss(said, batch.returns), batch.told)
+        error = self.value.two_hot.decode(said.detach()) - batch.returns
         present = logits[:, 0].detach()
-        right = (self.distribution.mode(present) - batch.actions[:, 0]).abs().amax(-1) < 0.5
+        likeliest, taken = self.distribution.mode(present), self.distribution.nearest(batch.actions[:, 0])
         metrics = {
             "cloning": cloning.detach(),
             "cloning_now": -logs[:, 0].detach().mean(),
-            "cloning_accuracy": right.float().mean(),
+            "cloning_accuracy": (likeliest == taken).all(-1).float().mean(),
             "value": value.detach(),
-            "value_error": (self.value.two_hot.decode(said.detach()) - batch.returns).square().mean().sqrt(),
-            "return_std": batch.returns.std(),
+            "value_error": masked_mean(error.square(), batch.told).sqrt(),
+            "return_std": masked_std(batch.returns, batch.told),
             "policy_entropy": self.distribution.entropy(present).mean(),
         }
         return cloning + value, metrics
@@ -170,6 +184,9 @@ def actor_config(config: ActorConfig, tokenizer: Tokenizer) -> ActorConfig:
 
 def train_cloning(run: CloningRun) -> None:
     """Trains, reports held-out figures and saves ``OUT/agent.safetensors`` (averaged weights)."""
+    if run.batch_size < 1 or not 0 <= run.gamma <= 1:
+        raise ValueError(f"batch_size is {run.batch_size}, gamma {run.gamma}; a batch has 1 or more moments, gamma is "
+                         "from 0 to 1")  # fmt: skip
     store, tokenizer = EpisodeStore.open(run.data), load_tokenizer(run.tokenizer)
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)
     distribution = ActionDistribution(ActionCodec(space_from_json(store.info.action_space)))
@@ -206,7 +223,7 @@ def train_cloning(run: CloningRun) -> None:
         "env_kwargs": info.env_kwargs,
         "preprocessing": info.preprocessing,
         "world": None,
-        "trained": {"kind": "clone", "steps": run.loop.steps, "gamma": run.gamma, "frames": description["frames"]},
+        "trained": {"kind": "clone", "steps": training.step, "gamma": run.gamma, "frames": description["frames"]},
     }
     agent = Agent(tokenizer.cpu(), model.policy.cpu(), model.value.cpu(), config, facts)
     print(f"agent: {agent.save(run.out / AGENT)}")

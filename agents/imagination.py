@@ -69,7 +69,15 @@ def imagine(
         horizon: H.
         steps: Sampling steps K.
         rng: Draws actions and noise.
+
+    Returns:
+        The dreams, float32.
+
+    Raises:
+        ValueError: If the context is shorter than what the policy sees.
     """
+    if latents.shape[1] < frames:
+        raise ValueError(f"a context of {latents.shape[1]} frames is too short for a policy that sees {frames}")
     state = world.start_from_latents(latents, actions)
     seen = [latents[:, -frames + i].float() for i in range(frames)]
     taken, logs, rewards, continues = [], [], [], []

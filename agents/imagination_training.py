@@ -1,48 +1,39 @@
-"""``neuralsim agent train pmpo``: a clone plays in a dream and does more of what paid, less of what did not.
+"""Policy and value in training on what they imagine: the model that :mod:`neuralsim.agents.imagination_run` trains.
 
-Dreamer 4's third phase: the world is frozen, dreams go on from recorded moments in latents and are never drawn, a
-frozen copy of the clone keeps the policy near what was recorded. Every ``updates`` steps new futures are imagined; what
-was imagined lies beside the weights in the checkpoint, so that a resumed run goes on exactly.
+Every ``updates`` steps new futures are imagined with the policy of that moment; what was imagined lies beside the
+weights in the checkpoint, so that a resumed run goes on exactly.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import PolicyNet, ValueNet
 from neuralsim.agents.actor_critic import ReturnRange, actor_critic_loss
-from neuralsim.agents.agent import AGENT, Agent
 from neuralsim.agents.imagination import imagine
 from neuralsim.agents.lambda_returns import lambda_returns
+from neuralsim.agents.masked import masked_mean, masked_std
 from neuralsim.agents.pmpo import pmpo_loss
-from neuralsim.data.clips import ClipMix, ClipSampler
-from neuralsim.data.episodes import EpisodeStore
-from neuralsim.data.latents import fingerprint, load_latents
 from neuralsim.dynamics.base import ClipBatch
-from neuralsim.training.loop import LoopConfig, TrainingRun
-from neuralsim.training.parts import load_tokenizer
-from neuralsim.training.tokenizer import split_episodes
 from neuralsim.world import World
-from neuralsim.world_files import AGENTS
 
-LONG_DREAMS, LONG_STEPS = 16, 200
-"""Dreams that tell how good an agent of some age is, and their steps."""
+LONG_STEPS = 200
+"""Steps of the dreams that tell how good an agent of some age is."""
 
 
 @dataclass
 class ImaginationConfig:
     """How futures are imagined and what is learned from them."""
 
-    objective: Literal["pmpo", "actor-critic"] = "pmpo"
+    objective: tyro.conf.Suppress[Literal["pmpo", "actor-critic"]] = "pmpo"  # the command says which
     """pmpo (the sign of advantages, tied to the clone) or actor-critic (their size, with an entropy bonus)."""
     dreams: int = 64
     """Futures imagined side by side."""
@@ -59,49 +50,14 @@ class ImaginationConfig:
     lam: float = 0.95
     """Lambda of the returns: 0 trusts values alone, 1 the rewards of a future and its last value."""
     slow_value: float = 0.02
-    """Share of the value's weights that the slow copy takes over per step; returns are taken with the slow copy."""
+    """Share of the value's weights that the slow copy takes over per step; returns and advantages are taken with the
+    slow copy."""
     alpha: float = 0.5
     """PMPO: share of what turned out better than expected."""
     beta: float = 0.3
     """PMPO: weight of the KL divergence from the clone."""
     entropy: float = 3e-3
     """Actor-critic: what a nat of entropy is worth."""
-
-
-@dataclass
-class PMPORun:
-    """Trains an agent in a dream, from its clone on; the world stays as it is.
-
-    At every evaluation the agent of that age is kept (OUT/agents), and its return in longer dreams is told.
-    neuralsim agent evaluate then lets it play the real game.
-    """
-
-    env: str = "Dream-Pong-v0"
-    """The dream: Dream-Pong-v0, a world's folder or a hub id."""
-    prior: Path = Path("runs/clone")
-    """The clone to begin from (neuralsim agent train clone); it also stays the prior."""
-    data: Path = Path("data/pong")
-    """Recorded episodes; dreams go on from their moments."""
-    out: Path = Path("runs/pmpo")
-    """Folder of the run; the same command resumes it."""
-    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
-    clips: ClipMix = field(default_factory=lambda: ClipMix(events=0.0, ends=0.0, aftermath=0.0, starts=0.02))
-    """Which moments dreams begin at."""
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=4000, learning_rate=5e-4, warmup_steps=100, decay_fraction=0.3, final_learning_rate=0.1, ema=0.99,
-            weight_decay=0.0, evaluate_every=1000
-        )
-    )  # fmt: skip
-
-
-@dataclass
-class ActorCriticRun(PMPORun):
-    """Trains an agent in a dream by actor-critic; else as neuralsim agent train pmpo."""
-
-    out: Path = Path("runs/actor-critic")
-    """Folder of the run; the same command resumes it."""
-    imagination: ImaginationConfig = field(default_factory=lambda: ImaginationConfig(objective="actor-critic"))
 
 
 class ImaginationTraining(nn.Module):
@@ -138,6 +94,9 @@ class ImaginationTraining(nn.Module):
                 f"{config.dreams} dreams of {config.horizon} steps, {config.updates} updates with batches of "
                 f"{config.batch_size}: each must be at least 1, and a batch at most the {count} imagined steps"
             )
+        for name in ("gamma", "lam", "slow_value", "alpha"):
+            if not 0 <= getattr(config, name) <= 1:
+                raise ValueError(f"{name} is {getattr(config, name)}; it must be a number from 0 to 1")
         world.check_steps(config.sampling_steps)
         self.world, self.frames, self.config = world, frames, config
         self.distribution = ActionDistribution(world.actions)
@@ -146,7 +105,8 @@ class ImaginationTraining(nn.Module):
         self.prior = copy.deepcopy(policy).eval().requires_grad_(False)
         self.slow_value = copy.deepcopy(value).eval().requires_grad_(False)
         self.return_range = ReturnRange()
-        # What was imagined last, and how often it has been learned from.
+        # What was imagined last, and how often it has been learned from. Latents lie flat: the loop lays out what has
+        # more than three dimensions as pictures, which these are not.
         dreams, horizon = config.dreams, config.horizon
         self.register_buffer("latents", torch.zeros(dreams, frames + horizon, math.prod(world.latent_shape)))
         self.register_buffer("actions", torch.zeros(dreams, horizon, world.actions.size))
@@ -157,6 +117,10 @@ class ImaginationTraining(nn.Module):
     def separate_parts(self) -> list[nn.Module]:
         """What shares no gradients."""
         return [self.policy, self.value]
+
+    def not_averaged(self) -> list[str]:
+        """Of which entries of the state no running mean makes sense."""
+        return ["latents", "actions", "log_prob", "alive", "returns", "advantages"]
 
     def frozen_parts(self) -> list[nn.Module]:
         """What must not learn."""
@@ -186,26 +150,25 @@ class ImaginationTraining(nn.Module):
         else:
             loss = actor_critic_loss(log_prob, old, advantage, entropy, config.entropy, weight=alive)
         said = self.value(recent)
-        count = alive.sum().clamp(min=1)
-        value_loss = (self.value.two_hot.loss(said, returns) * alive).sum() / count
+        value_loss = masked_mean(self.value.two_hot.loss(said, returns), alive)
         self._follow()
         error = self.value.two_hot.decode(said.detach()) - returns
         likeliest = self.distribution.log_prob(logits.detach(), self.distribution.mode(logits.detach()))
         metrics |= {
             "policy": loss.detach(),
             "value": value_loss.detach(),
-            "kl": kl.detach().mean(),
-            "policy_entropy": entropy.detach().mean(),
-            "policy_max_probability": likeliest.exp().mean(),
-            "value_error": (error.square() * alive).sum().div(count).sqrt(),
-            "return_std": returns.std(),
-            "advantage_std": advantage.std(),
+            "kl": masked_mean(kl.detach(), alive),
+            "policy_entropy": masked_mean(entropy.detach(), alive),
+            "policy_max_probability": masked_mean(likeliest.exp(), alive),
+            "value_error": masked_mean(error.square(), alive).sqrt(),
+            "return_std": masked_std(returns, alive),
+            "advantage_std": masked_std(advantage, alive),
         }
         return loss + value_loss, metrics
 
     @torch.no_grad()
     def play(self, batch: ClipBatch) -> dict[str, float]:
-        """What the policy earns in longer dreams with the world's own K: reward per 1,000 steps."""
+        """Mean return of the policy in longer dreams from the clips on, with the world's own K."""
         rng = torch.Generator().manual_seed(0)
         steps = self.world.config.sampling_steps
         dreamed = imagine(
@@ -224,6 +187,11 @@ class ImaginationTraining(nn.Module):
 
     @torch.no_grad()
     def _imagine_anew(self, batch: ClipBatch) -> dict[str, Tensor]:
+        # In full precision whatever the loop computes in: a world knows best what it computes in.
+        with torch.autocast(self.latents.device.type, enabled=False):
+            return self._imagine_in_full(batch)
+
+    def _imagine_in_full(self, batch: ClipBatch) -> dict[str, Tensor]:
         config = self.config
         rng = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         dreamed = imagine(
@@ -232,7 +200,7 @@ class ImaginationTraining(nn.Module):
         )  # fmt: skip
         values = self.slow_value.value(dreamed.windows(self.frames).flatten(0, 1)).unflatten(0, (config.dreams, -1))
         returns = lambda_returns(dreamed.rewards, dreamed.continues, values, config.gamma, config.lam)
-        scale = self.return_range(returns) if config.objective == "actor-critic" else 1.0
+        scale = self.return_range(returns[dreamed.alive > 0]) if config.objective == "actor-critic" else 1.0
         self.latents.copy_(dreamed.latents.flatten(2))
         for name in ("actions", "log_prob", "alive"):
             getattr(self, name).copy_(getattr(dreamed, name))
@@ -253,73 +221,3 @@ class ImaginationTraining(nn.Module):
         if self.training:
             for slow, fast in zip(self.slow_value.parameters(), self.value.parameters(), strict=True):
                 slow.lerp_(fast, self.config.slow_value)
-
-
-def train_in_imagination(run: PMPORun) -> None:
-    """Trains, tells what dreams pay and saves ``OUT/agent.safetensors`` and ``OUT/agents/*``.
-
-    Raises:
-        ValueError: If clone, world and recordings do not belong together.
-        FileNotFoundError: If one of them is not there.
-    """
-    world, clone, store = World.load(run.env, run.loop.device), Agent.load(run.prior), EpisodeStore.open(run.data)
-    # Compared as they lie on disk: a world on a GPU may have been rounded.
-    if fingerprint(clone.tokenizer) != fingerprint(load_tokenizer(Path(str(world.source)))):
-        raise ValueError(
-            f"the clone {run.prior} sees through another tokenizer than the world {run.env} has: train one with "
-            f"neuralsim agent train clone --tokenizer {run.env}"
-        )
-    if clone.action_space != world.action_space:
-        raise ValueError(f"the clone {run.prior} plays {clone.action_space}, the world {run.env} {world.action_space}")
-    if clone.facts["trained"].get("gamma") != run.imagination.gamma:
-        raise ValueError(
-            f"the clone's values have gamma {clone.facts['trained'].get('gamma')}, this run has "
-            f"{run.imagination.gamma}: choose --imagination.gamma alike"
-        )
-    train_ids, _, _ = split_episodes(store, None)
-    episodes = load_latents(store, train_ids, clone.tokenizer)
-    context = max(world.dynamics.context_length, clone.config.frames)
-    sampler = ClipSampler(episodes, context + 1, 1, run.clips, run.loop.seed)
-
-    def moments(step: int, count: int) -> ClipBatch:
-        """Recorded moments, none of them the end of an episode: the frame after the moment is left out."""
-        batch = sampler.draw(step, count)
-        return ClipBatch(**{name: value[:, :-1] for name, value in vars(batch).items()})
-
-    torch.manual_seed(run.loop.seed)
-    model = ImaginationTraining(world, clone.policy, clone.value, clone.config.frames, run.imagination)
-    description: dict[str, Any] = {
-        "kind": run.imagination.objective,
-        "world": world.config.weights_sha256,
-        "prior": fingerprint(clone.policy),
-        "env_id": store.info.env_id,
-        "imagination": dataclasses.asdict(run.imagination),
-        "clips": dataclasses.asdict(run.clips),
-        "loop": dataclasses.asdict(run.loop),
-    }
-
-    def agent_of(model: ImaginationTraining, step: int) -> Agent:
-        told = {key: description[key] for key in ("kind", "imagination")}
-        trained = {**told, "steps": step, "prior": clone.facts["trained"], "gamma": run.imagination.gamma}
-        facts = {**clone.facts, "world": world.config.weights_sha256, "trained": trained}
-        policy, value = copy.deepcopy(model.policy).cpu(), copy.deepcopy(model.value).cpu()
-        return Agent(clone.tokenizer, policy, value, clone.config, facts)
-
-    def keep_age(model: ImaginationTraining, step: int) -> None:
-        path = run.out / AGENTS / f"{run.imagination.objective}-{step:07d}.safetensors"
-        agent_of(model, step).save(path, torch.bfloat16)  # to be judged, not to go on from
-
-    def keep(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        assert isinstance(model, ImaginationTraining)
-        keep_age(model, step)
-        return model.play(moments(12345, LONG_DREAMS).to(world.device))
-
-    training = TrainingRun(
-        model, lambda step: moments(step, run.imagination.dreams), run.out, run.loop, description, keep
-    )
-    training.check_description()
-    # The clone itself: what all later ages are to be compared with.
-    keep_age(model, 0)
-    training.run()
-    model.load_state_dict(training.ema)
-    print(f"agent: {agent_of(model, run.loop.steps).save(run.out / AGENT)}")

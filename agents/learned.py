@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -20,21 +21,20 @@ class LearnedPolicy(Policy):
 
     Args:
         path: The agent's file, or the folder of its run.
-        action_space: Of the environment it is to play.
+        env: What it is to play.
 
     Raises:
         FileNotFoundError: If there is no such agent.
-        ValueError: If it plays other actions.
+        ValueError: If it plays other actions, or sees other frames.
     """
 
-    def __init__(self, path: str, action_space: spaces.Space) -> None:
+    def __init__(self, path: str, env: gym.Env) -> None:
         file = find_agent(path)
         self.agent = copy.copy(
             _loaded(file, file.stat().st_mtime_ns)
         )  # the weights are shared, what it has seen is its own
         self.name = f"agent={Path(path).name}"
-        if self.agent.action_space != action_space:
-            raise ValueError(f"{path} plays {self.agent.action_space}, and this environment has {action_space}")
+        self.agent.check_fits(path, env.action_space, env.observation_space)
         self.seed = 0
 
     def reset(self, seed: int | None = None) -> None:

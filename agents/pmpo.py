@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neuralsim.agents.masked import masked_mean
+
 
 def pmpo_loss(
     log_prob: Tensor,
@@ -38,11 +40,6 @@ def pmpo_loss(
     counts = torch.ones_like(log_prob) if weight is None else weight.to(log_prob)
     better = counts * (advantage.detach() >= 0)
     worse = counts - better
-    good, bad = (_mean(log_prob, chosen) for chosen in (better, worse))
-    loss = (1 - alpha) * bad - alpha * good + beta * _mean(kl, counts)
+    good, bad = (masked_mean(log_prob, chosen) for chosen in (better, worse))
+    loss = (1 - alpha) * bad - alpha * good + beta * masked_mean(kl, counts)
     return loss, {"positive": better.sum().detach(), "negative": worse.sum().detach()}
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean; 0 where nothing has weight, with the graph intact."""
-    return (values * weight).sum() / weight.sum().clamp(min=1)

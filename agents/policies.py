@@ -111,7 +111,7 @@ def make_policy(choice: PolicyChoice | str, env: gym.Env) -> Policy:
 
         if choice.argument is None:
             raise ValueError("say which agent plays: --policy agent=PATH")
-        return LearnedPolicy(choice.argument, env.action_space)
+        return LearnedPolicy(choice.argument, env)
     if choice.name == "sb3":
         from neuralsim.agents.sb3 import StableBaselinesPolicy
 

@@ -71,13 +71,13 @@ COMMANDS: dict[str, Command] = {
         "neuralsim.agents.cloning", "CloningRun", "train_cloning", "an agent that does as the recorded players did"
     ),
     "agent train pmpo": Command(
-        "neuralsim.agents.imagination_training",
+        "neuralsim.agents.imagination_run",
         "PMPORun",
         "train_in_imagination",
         "an agent that improves on its clone in a dream (PMPO)",
     ),
     "agent train actor-critic": Command(
-        "neuralsim.agents.imagination_training",
+        "neuralsim.agents.imagination_run",
         "ActorCriticRun",
         "train_in_imagination",
         "the same by actor-critic, with lambda-returns and an entropy bonus",
@@ -120,7 +120,7 @@ def unknown_command(words: list[str]) -> str:
     for n in range(len(said), 0, -1):
         group = [name for name in COMMANDS if name.split()[:n] == said[:n]]
         if group:
-            rest = f"error: neuralsim {' '.join(said[:n])} does what? There are"
+            rest = f"neuralsim {' '.join(said[:n])} does what? There are"
             width = max(map(len, group))
             return "\n".join([rest, *(f"  neuralsim {name:<{width}}  {COMMANDS[name].summary}" for name in group)])
     near = difflib.get_close_matches(" ".join(said[:3]), COMMANDS, n=1, cutoff=0.5)
@@ -172,8 +172,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS), None)
     if name is None:
-        print(unknown_command(words), file=sys.stderr)
-        return 2
+        asked = words[-1] in ("-h", "--help")
+        print(unknown_command(words), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     command = COMMANDS[name]
     try:
         module = importlib.import_module(command.module)

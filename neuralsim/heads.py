@@ -106,6 +106,21 @@ class HeadsOutput(NamedTuple):
     continue_logit: Tensor
 
 
+def strided_trunk(channels: int, width: int) -> nn.Sequential:
+    """Two strided convolutions, ``(B, channels, h, w)`` to ``(B, 2 width, h / 4, w / 4)``, rounded up."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=2, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+        nn.SiLU(),
+    )
+
+
+def trunk_size(rows: int, columns: int, width: int) -> int:
+    """How many numbers :func:`strided_trunk` makes of a grid."""
+    return 2 * width * -(-rows // 4) * -(-columns // 4)
+
+
 class Heads(nn.Module):
     """Reward and continue heads on a transition.
 
@@ -119,15 +134,8 @@ class Heads(nn.Module):
         if config.frames < 2:
             raise ValueError(f"frames is {config.frames}; a transition is at least 2 frames")
         self.two_hot = TwoHot(config.bins)
-        width = config.channels
-        self.trunk = nn.Sequential(
-            nn.Conv2d((config.frames + 1) * config.latent_channels, width, 3, stride=2, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.SiLU(),
-        )
-        cells = -(-config.height // 4) * -(-config.width // 4)
-        self.hidden = nn.Linear(2 * width * cells, config.hidden)
+        self.trunk = strided_trunk((config.frames + 1) * config.latent_channels, config.channels)
+        self.hidden = nn.Linear(trunk_size(config.height, config.width, config.channels), config.hidden)
         self.action = nn.Linear(config.action_size, config.hidden, bias=False)
         self.out_reward = nn.Linear(config.hidden, config.bins)
         self.out_continue = nn.Linear(config.hidden, 1)

@@ -174,13 +174,14 @@ class World:
         keep = min(length, self.dynamics.context_length)
         with torch.inference_mode():
             latents = self._encode(images[:, length - keep :])
-            return self.start_from_latents(latents, torch.from_numpy(encoded[:, length - keep :]), seed)
+        return self.start_from_latents(latents, torch.from_numpy(encoded[:, length - keep :]), seed)
 
     def start_from_latents(self, latents: Tensor, encoded: Tensor, seed: int | Sequence[int] = 0) -> WorldState:
         """As :meth:`start`, from what has been encoded before: recordings whose latents lie on disk.
 
         Args:
-            latents: ``(B, T, h, w, c)`` of this world's tokenizer; of a long context the last frames count.
+            latents: ``(B, T, h, w, c)`` of this world's tokenizer, taken as they are (:meth:`start` clamps them to the
+                tokenizer's bounds); of a long context the last frames count.
             encoded: ``(B, T-1, A)`` actions between them, encoded by :attr:`actions`.
             seed: See :meth:`start`.
 

@@ -215,3 +215,13 @@ def test_policy_and_value_share_nothing():
     policy, value = ({id(p) for p in part.parameters()} for part in model.separate_parts())
     assert not policy & value
     assert policy | value == {id(p) for p in model.parameters()}
+
+
+def test_returns_that_the_recording_does_not_tell_are_left_out():
+    cut_off, over = counted(100), counted(100)
+    over.terminated[-1] = 1.0
+    for episode, least in ((cut_off, 29), (over, 0)):  # 0.9^29 < 0.05: what lies that far ahead hardly counts
+        batch = MomentSampler([episode], 1, 1, gamma=0.9).draw(0, 256)
+        left = 100 - batch.recent[:, 0, 0, 0, 0]
+        assert torch.equal(batch.told > 0, left >= least)
+        assert float(batch.told.mean()) > 0

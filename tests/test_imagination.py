@@ -351,6 +351,32 @@ def test_numbers_that_make_no_sense_are_refused(world, changes):
         make_training(world, **changes)
 
 
+@pytest.mark.parametrize("name", ["gamma", "lam", "alpha", "slow_value"])
+def test_shares_lie_between_0_and_1(world, name):
+    with pytest.raises(ValueError, match=rf"{name} is 1\.5"):
+        make_training(world, **{name: 1.5})
+
+
+def test_dreams_are_in_full_precision_where_training_is_not(world):
+    plain, low = make_training(world), make_training(world)
+    low.load_state_dict(plain.state_dict())
+    batch = make_sampler(world).draw(0, plain.config.dreams)
+    for model, dtype in ((plain, None), (low, torch.bfloat16)):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            model(batch)
+    assert torch.equal(low.latents, plain.latents)
+    assert torch.equal(low.actions, plain.actions)
+    assert torch.equal(low.returns, plain.returns)
+
+
+def test_no_mean_is_taken_of_what_was_imagined(world):
+    model = make_training(world)
+    assert set(model.not_averaged()) <= set(model.state_dict())
+    floats = {name for name, value in model.named_buffers() if value.is_floating_point() and value.ndim > 1}
+    assert {name for name in floats if "." not in name} == set(model.not_averaged())
+
+
 def test_a_long_dream_is_paid_for_until_its_end(world, monkeypatch):
     monkeypatch.setattr(module, "LONG_STEPS", 6)
     paying(world, lambda actions, t: np.ones(len(actions)), ends=lambda actions, t: np.arange(len(actions)) + 2 == t)

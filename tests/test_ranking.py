@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from neuralsim.evaluation.plan import EvaluateConfig, agents_to_rank
 from neuralsim.evaluation.ranking import (
     check_policies,
     compare_scores,
+    labels,
+    learned_here,
     mean_maximum_rank_violation,
     pearson,
     rank_policies,
@@ -71,7 +74,9 @@ def test_a_dream_that_knows_and_one_that_does_not():
 
 def world_of_paying_game(reward):
     """A dream of paying_game that pays ``reward(action)`` and never ends."""
-    world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
+    world = build_tiny_world(
+        env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)}, weights_sha256="this world"
+    )
     step = world.step
 
     def pay(state, actions, steps=None):
@@ -112,7 +117,7 @@ def test_a_dream_that_pays_nothing_or_the_opposite_is_called_so():
     assert liar["regret"] > 1000
 
 
-def save_agent(world, path, steps, action, trained_in=""):
+def save_agent(world, path, steps, action, trained_in="this world"):
     """An agent of some age that always takes one action."""
     config = ActorConfig(*world.latent_shape, frames=2, channels=4, hidden=8, ahead=1, bins=3)
     policy = PolicyNet(config, world.actions.size)
@@ -144,6 +149,24 @@ def test_agents_that_learned_here_are_compared_with_themselves(tmp_path):
     assert fooled["exploitation"]["pmpo"]["exploitation"]["value"] == pytest.approx(10_000)
 
 
+def test_agents_are_told_apart_by_what_their_files_say(tmp_path):
+    world = world_of_paying_game(lambda actions: actions)
+    first = [save_agent(world, tmp_path / "a.1" / "agents", steps, 1) for steps in (0, 10)]
+    again = [save_agent(world, tmp_path / "b" / "agents", steps, 2) for steps in (0, 20)]
+    final = f"agent={tmp_path / 'b'}"  # a run's folder, whose agent is called agent.safetensors
+    shutil.copy(tmp_path / "b" / "agents" / "pmpo-0000020.safetensors", tmp_path / "b" / "agent.safetensors")
+    assert labels((*first, *again)) == ("a.1/pmpo-0000000", "pmpo-0000010", "b/pmpo-0000000", "pmpo-0000020")
+    assert labels(("random", final)) == ("random", "pmpo-0000020")
+    found = learned_here(world, (again[0], final, *reversed(first), "random"))
+    assert {kind: list(of_age) for kind, of_age in found.items()} == {"b/pmpo": [0, 20], "a.1/pmpo": [0, 10]}
+    with pytest.raises(ValueError, match="b/pmpo-0000020 would be ranked twice"):
+        check_policies(world, ("random", *again, final))
+    nameless = world_of_paying_game(lambda actions: actions)
+    nameless.config.weights_sha256 = ""
+    other = [save_agent(world, tmp_path / "c" / "agents", steps, 2, trained_in="") for steps in (0, 20)]
+    assert learned_here(nameless, tuple(other)) == {}  # what nobody recorded is not the same
+
+
 def test_agents_are_found_in_a_run_and_in_the_worlds_folder(tmp_path):
     world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
     run = EvaluateConfig("pong", agents=(tmp_path,))
@@ -159,9 +182,10 @@ def test_agents_are_found_in_a_run_and_in_the_worlds_folder(tmp_path):
 
 def test_policies_that_cannot_be_ranked_are_refused():
     world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)})
-    for wrong in (("random", "noop"), ("random", "noop", "random")):
-        with pytest.raises(ValueError, match="at least 3 different"):
-            check_policies(world, wrong)
+    with pytest.raises(ValueError, match="at least 3 different"):
+        check_policies(world, ("random", "noop"))
+    with pytest.raises(ValueError, match="random would be ranked twice"):
+        check_policies(world, ("random", "noop", "random"))
     with pytest.raises(ValueError, match="keyboard"):
         check_policies(world, ("random", "noop", "keyboard"))
     with pytest.raises(ValueError, match="only Atari Pong"):

@@ -274,6 +274,13 @@ def folder(tiny_world: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_world, tmp_path / "world"))
 
 
+def test_a_policy_in_training_may_see_how_a_dream_begins(world):
+    state = world.start(np.zeros((1, 2, *world.frame_shape), np.uint8), np.zeros((1, 1), np.int64))
+    again = world.start_from_latents(torch.zeros(1, 1, *world.latent_shape), torch.zeros(1, 0, world.actions.size))
+    for tensor in (state.latent, state.doubt, again.latent, again.doubt):
+        assert not tensor.is_inference()
+
+
 def test_others_may_read_what_was_saved(world, tmp_path):
     folder, other = world.save(tmp_path / "world"), tmp_path / "any file"
     other.touch()

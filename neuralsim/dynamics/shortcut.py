@@ -65,7 +65,12 @@ class Schedule:
 
         Returns:
             ``level`` and ``size``, integer tensors of the same shape.
+
+        Raises:
+            ValueError: If ``skew`` is not positive.
         """
+        if not skew > 0:
+            raise ValueError(f"the skew of tau is {skew}; it must be a positive number")
         device, shape = bootstrap.device, bootstrap.shape
         if self.finest == 0:
             return torch.zeros(shape, dtype=torch.long, device=device), torch.zeros(

@@ -98,12 +98,11 @@ def read_actions(store: EpisodeStore, cuts: list[Cut], steps: int) -> np.ndarray
     )
 
 
-def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
-    """Makes sure that recordings can judge a world.
+def check_same_game(world: World, store: EpisodeStore) -> None:
+    """Makes sure that recordings are of the game that a world was learned from, seen alike.
 
     Raises:
-        ValueError: If they are of another game, frame size or action space, too few, too short for clips of ``length``
-            frames, or among those that the world was trained on.
+        ValueError: If they are of another game, frame size, action space or preprocessing.
     """
     pairs = (
         ("env_id", world.config.env_id, store.info.env_id),
@@ -116,8 +115,18 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
         if of_world != of_data:
             raise ValueError(
                 f"{store.path} has {name} {of_data}, but the world has {of_world}: "
-                "evaluate on recordings of the same environment and preprocessing"
+                "use recordings of the same environment and preprocessing"
             )
+
+
+def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
+    """Makes sure that recordings can judge a world.
+
+    Raises:
+        ValueError: If they are of another game, frame size or action space, too few, too short for clips of ``length``
+            frames, or among those that the world was trained on.
+    """
+    check_same_game(world, store)
     longest = max((store.length(i) for i in store.ids), default=0)
     usable = sum(store.length(i) + 1 >= length for i in store.ids)
     if usable < FEWEST_EPISODES:

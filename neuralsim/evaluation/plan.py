@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from neuralsim.agents.agent import ages
+from neuralsim.agents.agent import ages, find_agent
 from neuralsim.agents.policies import make_policy
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.cost import LANES, SAMPLING_STEPS
@@ -280,8 +280,8 @@ class Plan:
         """Short name of what is measured and how: equal for calls that would measure the same."""
         config = {name: str(value) for name, value in vars(self.config).items() if name not in ("out", "save", "parts")}
         agents = [
-            hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            for name, _, path in (policy.partition("=") for policy in self.policies)
+            hashlib.sha256(find_agent(path).read_bytes()).hexdigest()
+            for name, _, path in (policy.partition("=") for policy in (*self.policies, self.player))
             if name == "agent"
         ]
         told = [self.world.config.weights_sha256, self.store.info.command, self.store.total_steps, config, agents]
@@ -318,6 +318,8 @@ def agents_to_rank(config: EvaluateConfig, world: World) -> list[str]:
     Raises:
         FileNotFoundError: If a folder that was named holds none.
     """
+    if "ranking" not in config.parts:
+        return []
     own = () if config.policies or world.source is None else (world.source,)
     found = {folder: ages(folder) for folder in config.agents or own}
     for folder, files in found.items():

@@ -10,17 +10,17 @@ gained there and not in reality is exploitation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuralsim.agents.agent import Agent, age, family
+from neuralsim.agents.agent import agent_facts, find_agent
 from neuralsim.agents.policies import Policy
 from neuralsim.evaluation.exploitation import exploitation_gap
 from neuralsim.evaluation.intervals import mean, resampled_means
 from neuralsim.evaluation.playing import Moment, dream_play, make_players, real_play
 from neuralsim.world import World
+from neuralsim.world_files import AGENTS
 
 PONG_POLICIES = (
     "random",
@@ -81,29 +81,50 @@ def rank_policies(
     for kind, chosen in learned_here(world, policies).items():
         rows = [policies.index(name) for name in chosen.values()]
         gaps[kind] = exploitation_gap(tuple(chosen), dreamed[rows], real[rows])
-    labels = tuple(map(label, policies))
     return {
         "steps": steps,
         "lanes": lanes,
-        **compare_scores(labels, dreamed, real, control),
+        **compare_scores(labels(policies), dreamed, real, control),
         "exploitation": gaps,
     }
 
 
-def label(policy: str) -> str:
-    """What a card calls a policy: an agent by the name of its file, without the folders it lies in."""
-    name, _, path = policy.partition("=")
-    return Path(path).stem if name == "agent" else policy
+def labels(policies: tuple[str, ...]) -> tuple[str, ...]:
+    """What a card calls policies: an agent by kind and age, and by its run where that does not tell it from others."""
+    brief = [policy if (known := _agent(policy)) is None else f"{known[1]}-{known[2]:07d}" for policy in policies]
+    return tuple(
+        name if brief.count(name) == 1 or (known := _agent(policy)) is None else f"{known[0]}/{name}"
+        for policy, name in zip(policies, brief, strict=True)
+    )
 
 
 def learned_here(world: World, policies: tuple[str, ...]) -> dict[str, dict[int, str]]:
-    """Of the policies, agents that learned in this world: by kind, and by age, youngest first; two ages at least."""
-    found: dict[str, dict[int, str]] = {}
+    """Of the policies, agents that learned in this world, by kind and steps of training, youngest first.
+
+    Where several runs are of a kind their names stand before it; agents of one age alone are left out.
+    """
+    here: dict[tuple[str, str], dict[int, str]] = {}
+    checksum = world.config.weights_sha256
     for policy in policies:
-        name, _, path = policy.partition("=")
-        if name == "agent" and Agent.load(path).facts["world"] == world.config.weights_sha256:
-            found.setdefault(family(Path(path)), {})[age(Path(path))] = policy
-    return {kind: dict(sorted(of_age.items())) for kind, of_age in found.items() if len(of_age) > 1}
+        known = _agent(policy)
+        if known is not None and checksum and known[3] == checksum:
+            here.setdefault(known[:2], {})[known[2]] = policy
+    kinds = [kind for _, kind in here]
+    return {
+        kind if kinds.count(kind) == 1 else f"{run}/{kind}": dict(sorted(of_age.items()))
+        for (run, kind), of_age in here.items()
+        if len(of_age) > 1
+    }
+
+
+def _agent(policy: str) -> tuple[str, str, int, str | None] | None:
+    """Run, kind, steps of training and the world's checksum of a policy that is an agent, else None."""
+    name, _, source = policy.partition("=")
+    if name != "agent":
+        return None
+    path, facts = find_agent(source), agent_facts(source)
+    home = path.parent.parent if path.parent.name == AGENTS else path.parent
+    return home.name, facts["trained"]["kind"], facts["trained"]["steps"], facts["world"]
 
 
 def check_policies(world: World, policies: tuple[str, ...]) -> None:
@@ -113,8 +134,11 @@ def check_policies(world: World, policies: tuple[str, ...]) -> None:
         ValueError: If there are fewer than :data:`FEWEST`, one comes twice, or one does not fit the environment.
         ModuleNotFoundError: If one needs an extra that is not installed.
     """
-    if len(set(map(label, policies))) != len(policies) or len(policies) < FEWEST:
+    named = labels(policies)
+    if len(named) < FEWEST:
         raise ValueError(f"policies are {policies}; at least {FEWEST} different ones can be ranked")
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} would be ranked twice; name each policy once (policies are {policies})")
     if "keyboard" in policies:
         raise ValueError("a keyboard player does not play the same way twice and cannot be ranked")
     for player in make_players(world, policies):

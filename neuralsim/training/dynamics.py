@@ -112,6 +112,21 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
     return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)), run.heads_only)
 
 
+def mark_courses(episodes: list[LatentEpisode], store: EpisodeStore, clips: ClipMix) -> Probes | None:
+    """Marks turns and comebacks in episodes, where clips are to show them and the recordings know them.
+
+    Returns:
+        The probes of the recorded game, if anybody knows it.
+    """
+    probes = find_probes(probes_for(store.info.env_id, store.info.preprocessing))
+    if probes is not None and clips.turns + clips.comebacks > 0:
+        for episode in episodes:
+            labels = store.labels(episode.id)
+            episode.turns = torch.from_numpy(turns(probes.things[0], labels))
+            episode.comebacks = torch.from_numpy(comebacks(probes.things[0], labels))
+    return probes
+
+
 def train_dynamics(run: DynamicsRun) -> None:
     """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
     store = EpisodeStore.open(run.data)
@@ -126,12 +141,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
-    probes = find_probes(probes_for(store.info.env_id, store.info.preprocessing))
-    if probes is not None and run.clips.turns + run.clips.comebacks > 0:
-        for episode in episodes:
-            labels = store.labels(episode.id)
-            episode.turns = torch.from_numpy(turns(probes.things[0], labels))
-            episode.comebacks = torch.from_numpy(comebacks(probes.things[0], labels))
+    probes = mark_courses(episodes, store, run.clips)
     clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
     sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed)
 

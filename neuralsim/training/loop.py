@@ -100,7 +100,8 @@ class TrainingRun:
     Args:
         model: Answers ``loss, metrics = model(batch)``. If they exist, ``set_progress(share)`` is called,
             ``compile_parts()`` replaces ``compile()``, what ``separate_parts()`` names (together all that learns)
-            is clipped apart, and what ``frozen_parts()`` names must get no gradients.
+            is clipped apart, what ``frozen_parts()`` names must get no gradients, and the entries of the state that
+            ``not_averaged()`` names are taken over as they are.
         draw_batch: Step -> batch (a tensor or a dataclass of tensors with ``to``); must depend on the step only.
         evaluate: (model with EMA weights, step, folder) -> figures by name; may write pictures to the folder.
         out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
@@ -227,8 +228,9 @@ class TrainingRun:
         # A short memory at first, so that the average does not hold on to the initial weights.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         floats, targets = [], []
+        left_out: list[str] = getattr(model, "not_averaged", list)()
         for name, value in model.state_dict().items():
-            if value.is_floating_point():
+            if value.is_floating_point() and name not in left_out:
                 floats.append(self.ema[name])
                 targets.append(value.detach())
             else:
