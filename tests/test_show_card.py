@@ -33,6 +33,12 @@ def test_a_pipe_gets_the_card_as_it_is(folder, capsys):
     assert capsys.readouterr().out == TEXT
 
 
+def test_a_report_is_read_as_well(folder, capsys):
+    (folder / "config.json").unlink()
+    assert main(["card", str(folder)]) == 0
+    assert capsys.readouterr().out == TEXT
+
+
 def test_a_terminal_gets_it_laid_out(folder, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -20,7 +21,7 @@ class CardConfig:
     """Prints a world's card; the world itself is not loaded."""
 
     world: Annotated[str, tyro.conf.Positional]
-    """World folder, bundled name or hub id."""
+    """World folder, bundled name or hub id; or a folder that neuralsim evaluate has written its report to."""
     json: bool = False
     """Prints the figures, card.json, instead of the page to read."""
 
@@ -32,7 +33,13 @@ def show_card(config: CardConfig) -> None:
         FileNotFoundError: If there is no such world, or it has no card.
         ModuleNotFoundError: For a hub id without the extra "hub".
     """
-    file = find_world(config.world) / (CARD if config.json else CARD_TEXT)
+    name = CARD if config.json else CARD_TEXT
+    try:
+        file = find_world(config.world) / name
+    except FileNotFoundError:
+        file = Path(config.world) / name  # a report is no world, but holds its card
+        if not file.is_file():
+            raise
     if not file.is_file():
         raise FileNotFoundError(
             f"the world {config.world!r} has no {file.name}: measure it and keep the card with "
