@@ -78,9 +78,6 @@ class ConvolutionalDynamicsConfig:
     """Share of the run that trains without shortcuts."""
     zero_fraction: float = 0.3
     """Share of the other lanes that start from pure noise."""
-    tau_skew: float = 1.0
-    """Noise levels are tau = u^tau_skew of a uniform u. A small bright thing shows through noise from tau = 0.2 on:
-    what becomes of it, where that is open, is decided below."""
     ramp: float = 0.0
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
@@ -314,7 +311,7 @@ class ConvolutionalDynamics(Dynamics):
             if own_share > 0:
                 dream(t, predict)
             rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
-            level, size = self.schedule.draw(rows, config.zero_fraction, config.tau_skew)
+            level, size = self.schedule.draw(rows, config.zero_fraction)
             noise, weight = torch.randn_like(clean), agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
             terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
             flow.append(terms.flow)

@@ -53,24 +53,18 @@ class Schedule:
         """Size index to d in (0, 1], float."""
         return torch.exp2(-size.float())
 
-    def draw(self, bootstrap: Tensor, zero_fraction: float = 0.0, skew: float = 1.0) -> tuple[Tensor, Tensor]:
+    def draw(self, bootstrap: Tensor, zero_fraction: float = 0.0) -> tuple[Tensor, Tensor]:
         """Draws (level, size) for every entry.
 
         Args:
             bootstrap: Boolean tensor; True entries draw d > d_min uniformly over the sizes, False ones use d_min.
-                tau is one of the multiples of d below 1.
+                tau is uniform over the multiples of d below 1.
             zero_fraction: Share of False entries that get tau = 0, pure noise, whatever the draw: the first
                 sampling step is the hardest one.
-            skew: tau is u^skew of a uniform u, rounded down: 1 draws all alike, 2 or 3 mostly small ones.
 
         Returns:
             ``level`` and ``size``, integer tensors of the same shape.
-
-        Raises:
-            ValueError: If ``skew`` is not positive.
         """
-        if not skew > 0:
-            raise ValueError(f"the skew of tau is {skew}; it must be a positive number")
         device, shape = bootstrap.device, bootstrap.shape
         if self.finest == 0:
             return torch.zeros(shape, dtype=torch.long, device=device), torch.zeros(
@@ -79,7 +73,7 @@ class Schedule:
         coarse = torch.randint(0, self.finest, shape, device=device)
         size = torch.where(bootstrap, coarse, self.finest)
         count = 2**size
-        index = (torch.rand(shape, device=device) ** skew * count).long().clamp(max=count - 1)
+        index = (torch.rand(shape, device=device) * count).long().clamp(max=count - 1)
         level = index * (self.max_steps // count)
         first = (torch.rand(shape, device=device) < zero_fraction) & ~bootstrap
         return torch.where(first, 0, level), size
