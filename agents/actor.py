@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+import tyro
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,11 +23,11 @@ from neuralsim.heads import TwoHot, strided_trunk, trunk_size
 class ActorConfig:
     """Size of policy and value network."""
 
-    height: int = 16
+    height: tyro.conf.Suppress[int] = 16  # these three follow the tokenizer
     """Latent rows."""
-    width: int = 16
+    width: tyro.conf.Suppress[int] = 16
     """Latent columns."""
-    latent_channels: int = 8
+    latent_channels: tyro.conf.Suppress[int] = 8
     """Latent channels."""
     frames: int = 4
     """Latents that are seen, the present one included."""

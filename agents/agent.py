@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.agents.action_distribution import ActionDistribution
@@ -41,7 +41,7 @@ class Agent:
     Args:
         tokenizer: Frames to latents.
         policy: What to do.
-        value: What a state is worth.
+        value: What a state is worth; None in an agent that was kept to play alone.
         config: Sizes of policy and value.
         facts: JSON: ``action_space``, ``env_id``, ``env_kwargs``, ``preprocessing``, ``world`` (checksum of the weights
             of the world it was trained in, or None) and ``trained`` (how).
@@ -57,14 +57,14 @@ class Agent:
         self,
         tokenizer: Tokenizer,
         policy: PolicyNet,
-        value: ValueNet,
+        value: ValueNet | None,
         config: ActorConfig,
         facts: dict[str, Any],
         deterministic: bool = False,
     ) -> None:
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.policy = policy.eval().requires_grad_(False)
-        self.value = value.eval().requires_grad_(False)
+        self.value = None if value is None else value.eval().requires_grad_(False)
         self.config, self.facts, self.deterministic = config, facts, deterministic
         self.action_space: spaces.Space = space_from_json(facts["action_space"])
         self.actions = ActionCodec(self.action_space)
@@ -101,7 +101,8 @@ class Agent:
             raise ValueError(f"{name} plays {self.action_space}, and this environment has {action_space}")
         if observation_space.shape != self.tokenizer.frame_shape:
             raise ValueError(
-                f"{name} sees frames {self.tokenizer.frame_shape}, and this environment shows {observation_space}"
+                f"{name} sees frames {self.tokenizer.frame_shape}, and this environment shows observations of shape "
+                f"{observation_space.shape}"
             )
 
     @torch.inference_mode()
@@ -117,13 +118,16 @@ class Agent:
         Raises:
             ValueError: If these are not n such frames.
         """
-        if not len(self.generators):
-            self.reset(len(frames))
-        if frames.shape != (len(self.generators), *self.tokenizer.frame_shape) or frames.dtype != np.uint8:
+        frames = np.asarray(frames)
+        lanes = len(self.generators) or len(frames)
+        if frames.shape != (lanes, *self.tokenizer.frame_shape) or frames.dtype != np.uint8:
             raise ValueError(
-                f"the agent plays {len(self.generators)} lanes of frames {self.tokenizer.frame_shape} uint8, got "
-                f"{frames.shape} {frames.dtype}"
+                f"the agent plays {lanes if self.generators else 'n'} lanes and sees frames (lanes, "
+                f"{', '.join(map(str, self.tokenizer.frame_shape))}) uint8, got {frames.shape} {frames.dtype}: give a "
+                "single frame as frame[None], and call reset(lanes) for another number of lanes"
             )
+        if not self.generators:
+            self.reset(lanes)
         latents = self.tokenizer.encode(torch.from_numpy(np.ascontiguousarray(frames)))[:, None]
         first = latents.expand(-1, self.config.frames, -1, -1, -1)
         if self.recent is None:
@@ -141,16 +145,19 @@ class Agent:
             encoded = torch.cat(drawn)
         return self.actions.decode(encoded.numpy())
 
-    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> Path:
+    def save(self, path: Path, to_play: bool = False) -> Path:
         """Writes the agent as one file, whole or not at all.
 
         Args:
             path: The file.
-            dtype: Of policy and value in the file; bfloat16 is enough to play. The tokenizer is kept exactly.
+            to_play: Only what playing takes, in half the size: no value, the policy in bfloat16.
         """
-        tensors = {f"tokenizer.{key}": value for key, value in self.tokenizer.state_dict().items()}
-        for name, part in (("policy", self.policy), ("value", self.value)):
-            tensors |= {f"{name}.{key}": value.to(dtype) for key, value in part.state_dict().items()}
+        parts: dict[str, nn.Module] = {"tokenizer": self.tokenizer, "policy": self.policy}
+        if self.value is not None and not to_play:
+            parts["value"] = self.value
+        tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+        if to_play:
+            tensors |= {key: value.bfloat16() for key, value in tensors.items() if key.startswith("policy.")}
         told = {
             "actor": dataclasses.asdict(self.config),
             "tokenizer": part_config(self.tokenizer),
@@ -179,8 +186,11 @@ class Agent:
             config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
             distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
             eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
-            policy, value = PolicyNet(config, distribution.parameters), ValueNet(config)
+            policy = PolicyNet(config, distribution.parameters)
+            value = ValueNet(config) if any(key.startswith("value.") for key in tensors) else None
             for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
+                if part is None:
+                    continue
                 mine = {key for key in tensors if key.startswith(f"{name}.")}
                 part.load_state_dict({key.removeprefix(f"{name}."): tensors[key] for key in mine})
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
@@ -197,10 +207,11 @@ def find_agent(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / AGENT).is_file():
-            raise FileNotFoundError(f"{path} holds no {AGENT}: train it to its end, or name one of {path / AGENTS}")
+            younger = f", or name one of {path / AGENTS}" if (path / AGENTS).is_dir() else ""
+            raise FileNotFoundError(f"{path} holds no {AGENT}: train it to its end (neuralsim agent train){younger}")
         return path / AGENT
     if not path.is_file():
-        raise FileNotFoundError(f"there is no agent {path}; train one with neuralsim agent train pmpo")
+        raise FileNotFoundError(f"there is no agent {path}; train one with neuralsim agent train")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import sys
 from dataclasses import dataclass
@@ -35,13 +36,13 @@ class AgentEvaluation:
     The same command plays dreams (--env Dream-Pong-v0) and the real game (--env ALE/Pong-v5).
     """
 
-    agent: Annotated[str, tyro.conf.Positional]
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run's folder, an agent's file, or any policy of neuralsim record: random, scripted=0.7, sb3=PATH.zip."""
     env: str = "ALE/Pong-v5"
-    """The environment: a real one, or a dream."""
+    """The environment: a real one, or a dream (Dream-Pong-v0, or a world's folder)."""
     env_kwargs: str | None = None
     """Arguments of gymnasium.make as JSON, such as '{"repeat_action_probability": 0.0}'; by default those of the
-    recordings that the agent learned from."""
+    recordings that the agent learned from; for other policies, and other games, none."""
     episodes: int = 20
     """Whole episodes; they are played side by side."""
     seed: int = 0
@@ -65,10 +66,15 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
     seed_tensor(config.seed, config.episodes)
+    if config.out is not None and config.out.is_dir():
+        raise ValueError(f"--out {config.out} is a folder; name the JSON file to write, {config.out / 'figures.json'}")
     name, _, path = config.agent.partition("=")
     agent = None
     if name == "agent" or not _is_policy(config.agent):
-        agent = Agent.load(path if name == "agent" else config.agent, config.deterministic)
+        source = path if name == "agent" else config.agent
+        if near := not Path(source).exists() and difflib.get_close_matches(source, POLICIES, n=1):
+            raise FileNotFoundError(f"there is no agent {source}; did you mean the policy {near[0]}?")
+        agent = Agent.load(source, config.deterministic)
     elif name == "keyboard":
         raise ValueError("a keyboard player is no agent: neuralsim play shows the game in a window")
     if config.env_kwargs is not None:
@@ -82,8 +88,7 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
         players = agent or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
         returns, lengths, over = play_episodes(envs, players, config.seed, config.max_steps)
     figures = {
-        "agent": config.agent,
-        "env": config.env,
+        **{key: value for key, value in vars(config).items() if key != "out"},
         "env_kwargs": kwargs,
         "return": mean(returns),
         "length": mean(lengths),
@@ -92,8 +97,8 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
     }
     told = figures["return"]
     print(
-        f"{config.agent} in {config.env} {json.dumps(kwargs) if kwargs else ''}: return {told['value']:.1f} "
-        f"({told['low']:.1f} to {told['high']:.1f}) over {config.episodes} episodes of "
+        f"{config.agent} in {config.env} {json.dumps(kwargs) if kwargs else 'as registered'}: return "
+        f"{told['value']:.1f} ({told['low']:.1f} to {told['high']:.1f}) over {config.episodes} episodes of "
         f"{figures['length']['value']:.0f} steps on average"
         + (f"; {figures['unfinished']} were cut off after {config.max_steps} steps" if figures["unfinished"] else "")
     )
@@ -136,7 +141,7 @@ class PolicyLanes:
 
 def is_dream(env_id: str) -> bool:
     """Whether an environment is named that dreams: an id of a bundled world, or a world's folder."""
-    return env_id in BUNDLED_WORLDS or (Path(env_id) / CONFIG).is_file()
+    return env_id in (*BUNDLED_WORLDS, *BUNDLED_WORLDS.values()) or (Path(env_id) / CONFIG).is_file()
 
 
 def make_lanes(

@@ -22,11 +22,27 @@ from neuralsim.agents.imagination import imagine
 from neuralsim.agents.lambda_returns import lambda_returns
 from neuralsim.agents.masked import masked_mean, masked_std
 from neuralsim.agents.pmpo import pmpo_loss
-from neuralsim.dynamics.base import ClipBatch
 from neuralsim.world import World
 
 LONG_STEPS = 200
 """Steps of the dreams that tell how good an agent of some age is."""
+
+
+@dataclass
+class Moments:
+    """Recorded moments that dreams go on from.
+
+    Attributes:
+        latents: ``(B, T, h, w, c)`` up to the moment, oldest first.
+        actions: ``(B, T - 1, A)`` encoded actions between.
+    """
+
+    latents: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device | str) -> Moments:
+        """The same moments on another device."""
+        return Moments(self.latents.to(device), self.actions.to(device))
 
 
 @dataclass
@@ -126,7 +142,7 @@ class ImaginationTraining(nn.Module):
         """What must not learn."""
         return [self.prior, self.slow_value, *self.world.parts.values()]
 
-    def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Moments) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on a share of what was imagined last; when that is used up, the clips' futures are imagined first."""
         config = self.config
         metrics: dict[str, Tensor] = {}
@@ -167,7 +183,7 @@ class ImaginationTraining(nn.Module):
         return loss + value_loss, metrics
 
     @torch.no_grad()
-    def play(self, batch: ClipBatch) -> dict[str, float]:
+    def play(self, batch: Moments) -> dict[str, float]:
         """Mean return of the policy in longer dreams from the clips on, with the world's own K."""
         rng = torch.Generator().manual_seed(0)
         steps = self.world.config.sampling_steps
@@ -186,12 +202,12 @@ class ImaginationTraining(nn.Module):
         return {f"return_of_{LONG_STEPS}": float(paid.sum(1).mean())}
 
     @torch.no_grad()
-    def _imagine_anew(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def _imagine_anew(self, batch: Moments) -> dict[str, Tensor]:
         # In full precision whatever the loop computes in: a world knows best what it computes in.
         with torch.autocast(self.latents.device.type, enabled=False):
             return self._imagine_in_full(batch)
 
-    def _imagine_in_full(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def _imagine_in_full(self, batch: Moments) -> dict[str, Tensor]:
         config = self.config
         rng = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         dreamed = imagine(

@@ -92,7 +92,10 @@ def test_the_folder_of_a_run_holds_its_agent(tmp_path):
 def test_an_agent_that_is_not_there_names_the_way_out(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*neuralsim agent train"):
         Agent.load(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds no agent\.safetensors.*agents"):
+    with pytest.raises(FileNotFoundError, match=r"holds no agent\.safetensors: train it to its end"):
+        Agent.load(tmp_path)
+    (tmp_path / "agents").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"or name one of .*agents"):
         Agent.load(tmp_path)
 
 
@@ -246,7 +249,7 @@ def test_begin_does_not_change_the_callers_array():
 def test_frames_that_do_not_fit_are_refused(frames):
     agent = make_agent()
     agent.reset(2)
-    with pytest.raises(ValueError, match=r"2 lanes of frames \(16, 32, 3\) uint8, got"):
+    with pytest.raises(ValueError, match=r"2 lanes and sees frames \(lanes, 16, 32, 3\) uint8, got"):
         agent.act(frames)
 
 
@@ -600,10 +603,13 @@ def test_clones_that_do_not_belong_to_the_world_are_refused(home, tmp_path, caps
         other.tokenizer.latent_scale.mul_(1.5)
     other.save(tmp_path / "other eyes")
     refused("sees through another tokenizer", env=tmp_path / "other eyes")
-    other = build_tiny_world(spaces.Discrete(6), SIZE)
+    other = build_tiny_world(spaces.Discrete(6), SIZE, env_id="tiny_game:Tiny-v0")
     other.tokenizer.load_state_dict(World.load(home / "world").tokenizer.state_dict())
     other.save(tmp_path / "other actions")
     refused("Discrete(6)", env=tmp_path / "other actions")
+    refused("was kept to play alone", prior=ages(home / "pmpo")[0])
+    build_tiny_world(ACTIONS["discrete"], SIZE, env_id="ALE/Tiny-v5").save(tmp_path / "other game")
+    refused("plays tiny_game:Tiny-v0, the world ALE/Tiny-v5", env=tmp_path / "other game")
     refused("gamma 0.99, this run has 0.9", gamma=0.9)
     refused("nowhere", prior=tmp_path / "nowhere")
     refused("nowhere", env=tmp_path / "nowhere")

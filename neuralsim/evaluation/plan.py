@@ -324,6 +324,8 @@ def agents_to_rank(config: EvaluateConfig, world: World) -> list[str]:
     found = {folder: ages(folder) for folder in config.agents or own}
     for folder, files in found.items():
         if config.agents and not files:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no run {folder} (--agents)")
             raise FileNotFoundError(
                 f"{folder} holds no agents of several ages ({folder / AGENTS}): name the folder of a run, "
                 "neuralsim agent train pmpo --out RUN"
