@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuralsim import World
+from neuralsim.envs.dream_lanes import DreamLanes
 
 LANES, STEPS = (1, 8, 64), (1, 2, 4)
 
@@ -62,6 +64,27 @@ def test_dream_steps(benchmark, capsys, world, matmul_rate, lanes, steps, decode
             f"{seconds * 1000:7.1f} ms  {100 * share:4.1f} % of a matrix product ({torch.get_num_threads()} threads)",
             end="",
         )
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_trust_per_step(capsys, world, lanes):
+    """What a step's trust costs, as a share of the step."""
+    dreams = DreamLanes(lanes, world, 4, "rgb", "any", "cpu", "auto", None)
+    dreams.reset(np.arange(lanes), [np.random.default_rng(i) for i in range(lanes)], None)
+    actions = np.zeros(lanes, np.int64)
+    doubt, steps = np.linspace(0, 5, lanes), np.arange(lanes)
+
+    def median(call: Callable[[], object]) -> float:
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return sorted(times)[3]
+
+    whole, trust = median(lambda: (dreams.step(actions), dreams.frames())), median(lambda: dreams._trust(doubt, steps))
+    with capsys.disabled():
+        print(f"\nlanes {lanes:3d}  trust takes {trust * 1e6:5.0f} us, {100 * trust / whole:.2f} % of a step", end="")
 
 
 def test_memory_per_lane(capsys, world):
