@@ -209,7 +209,7 @@ def test_every_command_of_the_recipe_is_one():
 
     recipe = runpy.run_path(str(Path(__file__).parent.parent / "neuralsim" / "worlds" / "pong" / "recipe.py"))
     for words in recipe["commands"](Path("home")):
-        name = next(" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS)
+        name = next(" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS)
         config = parse(importlib.import_module(COMMANDS[name].module), COMMANDS[name], name, words[len(name.split()) :])
         assert str(config).count("home") >= 1
 
