@@ -10,6 +10,8 @@ Legend: B rows, A size of an encoded action, P size of the parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,31 +50,29 @@ class ActionDistribution:
 
     def sample(self, logits: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Draws encoded actions ``(B, A)`` from parameters ``(B, P)``."""
-        action = self._nothing(logits)
-        for here, there, kind in self.parts:
-            part = logits[..., there].float()
-            if kind == "choice":
-                drawn = _draw(part, rng)
-                action[..., here] = F.one_hot(drawn, part.shape[-1]).to(action)
-            elif kind == "binary":
-                chance = torch.rand(part.shape, generator=rng, device=part.device if rng is None else rng.device)
-                action[..., here] = (chance.to(part.device) < part.sigmoid()).to(action)
-            else:
-                drawn = _draw(part.unflatten(-1, (-1, BINS)), rng)
-                action[..., here] = self.centers.to(action)[drawn]
-        return action
+
+        def toss(part: Tensor) -> Tensor:
+            chance = torch.rand(part.shape, generator=rng, device=part.device if rng is None else rng.device)
+            return chance.to(part.device) < part.sigmoid()
+
+        return self._chosen(logits, lambda part: _draw(part, rng), toss)
 
     def mode(self, logits: Tensor) -> Tensor:
         """The most likely encoded actions ``(B, A)``."""
-        action = self._nothing(logits)
+        return self._chosen(logits, lambda part: part.argmax(-1), lambda part: part > 0)
+
+    def _chosen(self, logits: Tensor, choose: Callable[[Tensor], Tensor], toss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Encoded actions; ``choose`` picks one of the last dimension's logits, ``toss`` says yes or no to each."""
+        # Actions are float32 whatever the logits are: NumPy, and the world behind it, know no bfloat16.
+        action = torch.zeros(*logits.shape[:-1], self.size, device=logits.device)
         for here, there, kind in self.parts:
             part = logits[..., there].float()
             if kind == "choice":
-                action[..., here] = F.one_hot(part.argmax(-1), part.shape[-1]).to(action)
+                action[..., here] = F.one_hot(choose(part), part.shape[-1]).to(action)
             elif kind == "binary":
-                action[..., here] = (part > 0).to(action)
+                action[..., here] = toss(part).to(action)
             else:
-                action[..., here] = self.centers.to(action)[part.unflatten(-1, (-1, BINS)).argmax(-1)]
+                action[..., here] = self.centers.to(action)[choose(part.unflatten(-1, (-1, BINS)))]
         return action
 
     def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
@@ -107,10 +107,6 @@ class ActionDistribution:
 
     def _bin(self, numbers: Tensor) -> Tensor:
         return (numbers[..., None] - self.centers.to(numbers)).abs().argmin(-1)
-
-    def _nothing(self, logits: Tensor) -> Tensor:
-        # Actions are float32 whatever the logits are: NumPy, and the world behind it, know no bfloat16.
-        return torch.zeros(*logits.shape[:-1], self.size, device=logits.device)
 
     def _expect(self, logits: Tensor, of: Tensor) -> Tensor:
         """Mean under ``logits`` of the log probability under ``of``."""
