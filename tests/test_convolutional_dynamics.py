@@ -227,11 +227,28 @@ def test_what_a_dream_has_misplaced_is_no_target_and_what_it_has_lost_is():
     assert float(weight[2].sum()) == 64 - 32
 
 
+def test_thicker_noise_reaches_the_network_at_the_size_it_is_used_to():
+    thin, thick = (ConvolutionalDynamics(dataclasses.replace(CONFIG, noise_scale=scale)) for scale in (1.0, 5.0))
+    assert torch.equal(thin.denoiser.input_scale, torch.ones(CONFIG.max_steps))
+    tau = torch.arange(CONFIG.max_steps) / CONFIG.max_steps
+    variance = (5 * (1 - tau)) ** 2 + tau**2  # of noise of 5 mixed with latents of 1
+    torch.testing.assert_close(variance * thick.denoiser.input_scale**2, (1 - tau) ** 2 + tau**2)
+
+    awaken(thin)
+    thick.load_state_dict(thin.state_dict())
+    batch = toy_clips(thin, 3, 0)
+    # At tau = 0 there is noise alone, and the network sees the same of both; later it sees more of the other.
+    torch.testing.assert_close(dream(thin, batch, batch.actions, 1), dream(thick, batch, batch.actions, 1))
+    assert not torch.allclose(dream(thin, batch, batch.actions, 2), dream(thick, batch, batch.actions, 2))
+
+
 def test_wrong_configs_are_explained():
     with pytest.raises(ValueError, match=r"\(2, 1\)"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(history=(2, 1)))
     with pytest.raises(ValueError, match=r"dream_noise is 0\.3"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(dream_noise=0.3, context_noise=0.2))
+    with pytest.raises(ValueError, match=r"noise_scale is 0\.0"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(noise_scale=0.0))
     with pytest.raises(ValueError, match="self_steps is 3"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(self_steps=3))
     with pytest.raises(ValueError, match="10x16"):

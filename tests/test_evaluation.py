@@ -255,6 +255,8 @@ def test_turns_are_where_a_thing_leaves_its_course():
     assert turns(DOT.things[0], labels).nonzero()[0].tolist() == [3]
     assert not turns(DOT.things[0], {"other": labels["x"]}).any()
     assert turns(DOT.things[0], labels, least=5).sum() == 0
+    down = dataclasses.replace(DOT.things[0], turns_along=("y",))
+    assert not turns(down, labels).any()  # it falls steadily all the while
 
 
 def test_comebacks_are_where_a_thing_is_back_after_a_while():

@@ -130,6 +130,15 @@ def test_asking_for_more_steps_continues(tmp_path):
     assert sorted(losses(tmp_path)) == list(range(1, 16))
 
 
+def test_a_run_of_an_older_version_goes_on(tmp_path):
+    make_run(tmp_path, dataclasses.replace(CONFIG, steps=6)).run()
+    description = json.loads((tmp_path / "config.json").read_text())
+    del description["loop"]["optimizer"]  # an option that came later
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    make_run(tmp_path).run()
+    assert max(losses(tmp_path)) == CONFIG.steps
+
+
 def test_another_learning_rate_is_another_run(tmp_path):
     make_run(tmp_path).run()
     with pytest.raises(ValueError, match=r"another loop\.learning_rate"):

@@ -76,6 +76,11 @@ class ConvolutionalDynamicsConfig:
     """Share of lanes that train the shortcut (d > d_min), after a start without."""
     bootstrap_start: float = 0.2
     """Share of the run that trains without shortcuts."""
+    noise_scale: float = 1.0
+    """Standard deviation of the noise that a frame is sampled from, in training and in dreams; latents have 1. What a
+    sample becomes, where the past leaves several frames possible, is decided at the noise that just hides their
+    differences. A ball, whose latents are large, shows through noise of 1 at once: all is decided near tau = 0, where
+    few samples train and the first of four sampling steps leaps over."""
     zero_fraction: float = 0.3
     """Share of the other lanes that start from pure noise."""
     ramp: float = 0.0
@@ -150,11 +155,16 @@ class Denoiser(nn.Module):
     """Clean prediction from a noisy latent and the features of the past, at one noise level and step size."""
 
     waves: Tensor
+    input_scale: Tensor
 
     def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
         super().__init__()
         width, e = config.channels, config.embedding
         self.max_steps = config.max_steps
+        # Brings a noisy latent to the size that it has with noise of 1.
+        tau = torch.arange(self.max_steps) / self.max_steps
+        size = torch.hypot(1 - tau, tau) / torch.hypot(config.noise_scale * (1 - tau), tau)
+        self.register_buffer("input_scale", size, persistent=False)
         # A table, so that low precision rounds the sines and not their angles.
         angle = torch.arange(self.max_steps)[:, None] / self.max_steps * torch.linspace(0, math.log(60.0), 16).exp()
         self.register_buffer("waves", torch.cat([angle.sin(), angle.cos()], dim=1), persistent=False)
@@ -173,7 +183,7 @@ class Denoiser(nn.Module):
     def forward(self, features: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
         """Residual ``(B, c, h, w)`` from features ``(B, C, h, w)``, z ``(B, c, h, w)``, level and size ``(B,)``."""
         e = self.mlp(self.level(self.waves[level]) + self.size(size))
-        x = self.conv_in(z) + features
+        x = self.conv_in(z * self.input_scale[level].to(z.dtype)[:, None, None, None]) + features
         for block in self.blocks:
             x = block(x, e)
         return self.conv_out(F.silu(self.norm(x)))
@@ -220,6 +230,8 @@ class ConvolutionalDynamics(Dynamics):
         check_power_of_two(config.self_steps, "self_steps")
         if config.self_steps > config.max_steps:
             raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
+        if config.noise_scale <= 0:
+            raise ValueError(f"noise_scale is {config.noise_scale}; it must be above 0")
         if not 0 <= config.dream_noise <= config.context_noise:
             raise ValueError(
                 f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "
@@ -296,7 +308,8 @@ class ConvolutionalDynamics(Dynamics):
         @torch.no_grad()
         def dream(t: int, predict: Predict) -> None:
             clean = batch.latents[:, t]
-            own, _ = sample(predict, torch.randn_like(clean), config.self_steps, self.schedule)
+            noise = config.noise_scale * torch.randn_like(clean)
+            own, _ = sample(predict, noise, config.self_steps, self.schedule)
             # Before an episode's first frame there is nothing to dream: a clip repeats that frame until then.
             begun = batch.valid[:, t - 1, None, None, None]
             own_frames.append(torch.where(begun, own, clean))
@@ -312,7 +325,8 @@ class ConvolutionalDynamics(Dynamics):
                 dream(t, predict)
             rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
             level, size = self.schedule.draw(rows, config.zero_fraction)
-            noise, weight = torch.randn_like(clean), agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
+            noise = config.noise_scale * torch.randn_like(clean)
+            weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
             terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
             flow.append(terms.flow)
             bootstrap.append(terms.bootstrap)
@@ -385,7 +399,7 @@ class ConvolutionalDynamics(Dynamics):
         features, last = self.features(context, actions)
         sampled, first = sample(
             lambda z, level, size: self.predict(features, last, z, level, size),
-            noise[:, 0],
+            self.config.noise_scale * noise[:, 0],
             steps,
             self.schedule,
         )

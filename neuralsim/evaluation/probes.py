@@ -23,12 +23,15 @@ class Thing:
         present: Key of the probe's output that says whether it is there.
         position: Keys of its coordinates, in pixels.
         tolerance: How far off a dreamed one may be, in pixels.
+        turns_along: Keys of those coordinates along which a change of course is a turn (:func:`turns`), where others
+            are easily foreseen; by default all of ``position``.
     """
 
     name: str
     present: str
     position: tuple[str, ...]
     tolerance: float
+    turns_along: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ PROBES = {
     "pong": Probes(
         "neuralsim.evaluation.pong_probes",
         (
-            Thing("ball", "ball_present", ("ball_x", "ball_y"), 2.0),
+            # What a paddle does to the ball is the hard part; walls turn it along y alone, always in the same way.
+            Thing("ball", "ball_present", ("ball_x", "ball_y"), 2.0, turns_along=("ball_x",)),
             Thing("player", "player_present", ("player_y",), 1.0),
             Thing("enemy", "enemy_present", ("enemy_y",), 1.0),
         ),
@@ -148,7 +152,7 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
     if length < 2 or any(key not in labels for key in (thing.present, *thing.position)):
         return turned
     there = np.asarray(labels[thing.present]) > 0.5
-    position = np.stack([np.asarray(labels[key], float) for key in thing.position], axis=1)
+    position = np.stack([np.asarray(labels[key], float) for key in thing.turns_along or thing.position], axis=1)
     change = np.linalg.norm(np.nan_to_num(np.diff(position, n=2, axis=0)), axis=1)
     turned[1:] = (change > least) & there[:-2] & there[1:-1] & there[2:]
     return turned

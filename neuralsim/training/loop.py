@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.padding import Padding
@@ -44,6 +44,7 @@ from neuralsim.training.checkpoints import load_checkpoint, save_checkpoint
 from neuralsim.training.diagnostic_rules import Finding
 from neuralsim.training.diagnostics import Diagnostics, not_finite
 from neuralsim.training.gauges import Gauges
+from neuralsim.training.muon import Muon, hidden_weights
 
 FREE_TO_CHANGE = ("steps", "device", "threads", "compile", "log_every", "checkpoint_every", "evaluate_every")
 """Options of the loop that a resumed run may have otherwise than the run before."""
@@ -60,7 +61,10 @@ class LoopConfig:
     steps: int = 10_000
     """Optimiser steps in all. A finished run can be continued by asking for more."""
     learning_rate: float = 1e-3
-    """Peak learning rate (AdamW)."""
+    """Peak learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: orthogonalised momentum for the weights of hidden layers, AdamW for all others, at the same
+    learning rate. Learns Pong's dynamics in fewer steps."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises from 0."""
     decay_fraction: float = 0.6
@@ -100,8 +104,9 @@ class TrainingRun:
     Args:
         model: Answers ``loss, metrics = model(batch)``. If they exist, ``set_progress(share)`` is called,
             ``compile_parts()`` replaces ``compile()``, what ``separate_parts()`` names (together all that learns)
-            is clipped apart, what ``frozen_parts()`` names must get no gradients, and the entries of the state that
-            ``not_averaged()`` names are taken over as they are.
+            is clipped apart, what ``frozen_parts()`` names must get no gradients, the entries of the state that
+            ``not_averaged()`` names are taken over as they are, and ``describe(figures)`` says what stands beside the
+            progress bar.
         draw_batch: Step -> batch (a tensor or a dataclass of tensors with ``to``); must depend on the step only.
         evaluate: (model with EMA weights, step, folder) -> figures by name; may write pictures to the folder.
         out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
@@ -178,7 +183,8 @@ class TrainingRun:
                     window.clear()
                     self._log("train", figures, spent(), board, progress, measured)
                     watch(figures | measured)
-                    progress.update(task, completed=self.step, note=f"loss {figures['loss']:.4f}")
+                    describe = getattr(model, "describe", lambda told: f"loss {told['loss']:.4f}")
+                    progress.update(task, completed=self.step, note=describe(figures))
                 done = self.step == config.steps
                 if done or self.step % config.checkpoint_every == 0:
                     save()
@@ -264,8 +270,9 @@ class TrainingRun:
         if path.exists() and (self.out / "checkpoint.safetensors").exists():
             old = json.loads(path.read_text())
             changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
-            loop, old_loop = description.get("loop", {}), old.get("loop", {})
-            changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop.get(k) != loop[k]]
+            # What an older version did not know had what is the default now.
+            loop, old_loop = description.get("loop", {}), {**dataclasses.asdict(LoopConfig()), **old.get("loop", {})}
+            changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop[k] != loop[k]]
             if changed:
                 raise ValueError(
                     f"{self.out} holds a run with another {', '.join(changed)}; use a new --out, or delete the folder"
@@ -306,14 +313,19 @@ class TrainingRun:
 
 
 def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW; only parameters with two or more dimensions decay."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, config.beta2),
-    )
+    """AdamW, or Muon for the weights of hidden layers; only parameters with two or more dimensions decay."""
+    hidden = hidden_weights(model) if config.optimizer == "muon" else []
+    orthogonal = {id(p) for p in hidden}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in orthogonal]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (0.9, config.beta2)
+    if hidden:
+        groups.append({"params": hidden, "weight_decay": config.weight_decay, "muon": True})
+        return Muon(groups, lr=config.learning_rate, betas=betas)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas)
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
