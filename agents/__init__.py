@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuralsim.agents.agent import Agent
+    from neuralsim.agents.ppo import PPO
 
-_LAZY = {"Agent": "neuralsim.agents.agent"}
+_LAZY = {"PPO": "neuralsim.agents.ppo", "Agent": "neuralsim.agents.agent"}
 
-__all__ = ["Agent"]
+__all__ = ["PPO", "Agent"]
 
 
 def __getattr__(name: str) -> Any:

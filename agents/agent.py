@@ -4,7 +4,9 @@
     agent.reset(lanes=16, seed=0)
     actions = agent.act(frames)          # (16, H, W, 3) uint8 -> a batch of 16 actions
 
-The file holds the tokenizer that the agent sees through, so it plays without the world it was trained in.
+The file holds the tokenizer that the agent sees through, so it plays without the world it was trained in. An agent that
+has learned on pixels (neuralsim agent train ppo) sees through :class:`~neuralsim.agents.pixels.Pixels`: the frames
+themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
+from neuralsim.agents.pixels import PixelActor, PixelActorConfig, Pixels, PixelsConfig
 from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import build_tokenizer
 from neuralsim.tokenizers.base import Tokenizer
@@ -41,7 +44,8 @@ class Agent:
     Args:
         tokenizer: Frames to latents.
         policy: What to do.
-        value: What a state is worth; None in an agent that was kept to play alone.
+        value: What a state is worth; None in an agent that was kept to play alone, and in one of pixels, whose policy
+            knows it.
         config: Sizes of policy and value.
         facts: JSON: ``action_space``, ``env_id``, ``env_kwargs``, ``preprocessing``, ``world`` (checksum of the weights
             of the world it was trained in, or None) and ``trained`` (how).
@@ -56,9 +60,9 @@ class Agent:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        policy: PolicyNet,
+        policy: PolicyNet | PixelActor,
         value: ValueNet | None,
-        config: ActorConfig,
+        config: ActorConfig | PixelActorConfig,
         facts: dict[str, Any],
         deterministic: bool = False,
     ) -> None:
@@ -183,11 +187,19 @@ class Agent:
         told = agent_facts(path)
         tensors, _ = read_tensors(path)
         try:
-            config, tokenizer = ActorConfig(**told.pop("actor")), told.pop("tokenizer")
-            distribution = ActionDistribution(ActionCodec(space_from_json(told["action_space"])))
-            eyes = build_tokenizer(tokenizer["type"], tokenizer["config"])
-            policy = PolicyNet(config, distribution.parameters)
-            value = ValueNet(config) if any(key.startswith("value.") for key in tensors) else None
+            sizes, tokenizer = told.pop("actor"), told.pop("tokenizer")
+            parameters = ActionDistribution(ActionCodec(space_from_json(told["action_space"]))).parameters
+            eyes: Tokenizer
+            config: ActorConfig | PixelActorConfig
+            policy: PolicyNet | PixelActor
+            value: ValueNet | None = None
+            if tokenizer["type"] == Pixels.type_name:
+                eyes, config = Pixels(PixelsConfig(**tokenizer["config"])), PixelActorConfig(**sizes)
+                policy = PixelActor(config, parameters)
+            else:
+                eyes, config = build_tokenizer(tokenizer["type"], tokenizer["config"]), ActorConfig(**sizes)
+                policy = PolicyNet(config, parameters)
+                value = ValueNet(config) if any(key.startswith("value.") for key in tensors) else None
             for name, part in (("tokenizer", eyes), ("policy", policy), ("value", value)):
                 if part is None:
                     continue

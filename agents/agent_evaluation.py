@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from neuralsim.actions import ActionCodec
 from neuralsim.agents.agent import Agent
+from neuralsim.agents.planners.mpc import MPC
+from neuralsim.agents.planners.options import MPCOptions, make_mpc
 from neuralsim.agents.policies import POLICIES, Policy, make_policy
 from neuralsim.data.episodes import write_atomically
 from neuralsim.envs.dream_vector import DreamVectorEnv
@@ -33,16 +36,18 @@ from neuralsim.world_state import seed_tensor
 class AgentEvaluation:
     """Lets an agent play whole episodes and tells its mean return, with a 95 % interval over the episodes.
 
-    The same command plays dreams (--env Dream-Pong-v0) and the real game (--env ALE/Pong-v5).
+    The same command plays dreams (--env Dream-Pong-v0) and the real game (--env ALE/Pong-v5). Planners look ahead in a
+    world at every moment instead of having learned (mpc --world Dream-Pong-v0); they take their time.
     """
 
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run's folder, an agent's file, or any policy of neuralsim record: random, scripted=0.7, sb3=PATH.zip."""
+    """A run's folder, an agent's file, any policy of neuralsim record (random, scripted=0.7, sb3=PATH.zip), or a
+    planner: mpc, mpc=cem, mpc=icem, mpc=mppi, mpc=shooting."""
     env: str = "ALE/Pong-v5"
     """The environment: a real one, or a dream (Dream-Pong-v0, or a world's folder)."""
     env_kwargs: str | None = None
     """Arguments of gymnasium.make as JSON, such as '{"repeat_action_probability": 0.0}'; by default those of the
-    recordings that the agent learned from; for other policies, and other games, none."""
+    recordings that the agent, or the planner's world, learned from; for other policies, and other games, none."""
     episodes: int = 20
     """Whole episodes; they are played side by side."""
     seed: int = 0
@@ -53,6 +58,10 @@ class AgentEvaluation:
     """An episode that lasts longer ends here (27,000 steps of 4 screens: Atari's half hour)."""
     out: Path | None = None
     """Also writes the figures to this JSON file."""
+    world: str | None = None
+    """Where planners plan: Dream-Pong-v0, or a world's folder or hub id; by default the dream that they play."""
+    mpc: MPCOptions = field(default_factory=MPCOptions)
+    """How planners plan."""
 
 
 def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
@@ -69,26 +78,38 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
     if config.out is not None and config.out.is_dir():
         raise ValueError(f"--out {config.out} is a folder; name the JSON file to write, {config.out / 'figures.json'}")
     name, _, path = config.agent.partition("=")
-    agent = None
-    if name == "agent" or not _is_policy(config.agent):
+    agent, planner = None, make_planner(config) if _is_planner(config.agent) else None
+    if planner is None and config.world is not None:
+        raise ValueError(
+            f"--world {config.world} is where planners plan, and {config.agent} is no planner: mpc, mpc=cem"
+        )
+    if planner is not None:
+        learned_from = vars(planner.world.config)
+    elif name == "agent" or not _is_policy(config.agent):
         source = path if name == "agent" else config.agent
         if near := not Path(source).exists() and difflib.get_close_matches(source, POLICIES, n=1):
             raise FileNotFoundError(f"there is no agent {source}; did you mean the policy {near[0]}?")
         agent = Agent.load(source, config.deterministic)
+        learned_from = agent.facts
     elif name == "keyboard":
         raise ValueError("a keyboard player is no agent: neuralsim play shows the game in a window")
+    else:
+        learned_from = {"env_id": None, "preprocessing": None}
     if config.env_kwargs is not None:
         kwargs = read_env_kwargs(config.env_kwargs)
     else:
-        kwargs = agent.facts["env_kwargs"] if agent is not None and agent.facts["env_id"] == config.env else {}
-    envs = make_lanes(config.env, config.episodes, kwargs, agent.facts["preprocessing"] if agent else None)
+        kwargs = learned_from["env_kwargs"] if learned_from["env_id"] == config.env else {}
+    envs = make_lanes(config.env, config.episodes, kwargs, learned_from["preprocessing"])
     with contextlib.closing(envs):
         if agent is not None:
             agent.check_fits(config.agent, envs.single_action_space, envs.single_observation_space)
-        players = agent or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
+        if planner is not None:
+            planner.check_fits(config.world or config.env, envs.single_action_space, envs.single_observation_space)
+        players = agent or planner or PolicyLanes(config.agent, config.env, config.episodes, kwargs)
         returns, lengths, over = play_episodes(envs, players, config.seed, config.max_steps)
     figures = {
-        **{key: value for key, value in vars(config).items() if key != "out"},
+        **{key: value for key, value in vars(config).items() if key not in ("out", "world", "mpc")},
+        **({} if planner is None else {"world": config.world or config.env, "mpc": dataclasses.asdict(config.mpc)}),
         "env_kwargs": kwargs,
         "return": mean(returns),
         "length": mean(lengths),
@@ -102,6 +123,11 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
         f"{figures['length']['value']:.0f} steps on average"
         + (f"; {figures['unfinished']} were cut off after {config.max_steps} steps" if figures["unfinished"] else "")
     )
+    if planner is not None and (made := planner.horizon.plans):
+        seconds, steps = planner.horizon.seconds, int(lengths.sum())
+        print(
+            f"{made:,} plans of {seconds / made:.2f} s each: {steps / seconds:.1f} steps of play per second of planning"
+        )
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.out, json.dumps(figures, indent=1) + "\n")
@@ -116,6 +142,14 @@ class Players(Protocol):
 
     def act(self, frames: np.ndarray) -> Any:
         """Frames ``(n, H, W, 3)`` to a batch of n actions."""
+
+
+@runtime_checkable
+class CostlyPlayers(Players, Protocol):
+    """Players who would rather not act where nothing counts any more; :class:`MPC` is one."""
+
+    def retire(self, lanes: np.ndarray) -> None:
+        """Tells in which lanes ``(n,)`` bool the game is over."""
 
 
 class PolicyLanes:
@@ -137,6 +171,21 @@ class PolicyLanes:
         """One action per lane."""
         chosen = [policy.act(frame, {}) for policy, frame in zip(self.policies, frames, strict=True)]
         return self.codec.decode(np.stack([self.codec.encode(action) for action in chosen]))
+
+
+def make_planner(config: AgentEvaluation) -> MPC:
+    """The planner that a call asks for.
+
+    Raises:
+        ValueError: If no world is named, or the settings make no sense.
+        FileNotFoundError: If there is no such world or prior.
+    """
+    source = config.world or (config.env if is_dream(config.env) else None)
+    if source is None:
+        raise ValueError(f"{config.agent} plans in a world: say in which, for example --world Dream-Pong-v0")
+    return make_mpc(
+        shared_world(BUNDLED_WORLDS.get(source, source)), config.mpc, config.agent.partition("=")[2] or None
+    )
 
 
 def is_dream(env_id: str) -> bool:
@@ -181,8 +230,14 @@ def play_episodes(
             returns[~over] += rewards[~over]
             lengths[~over] += 1
             over |= terminated | truncated
+            if isinstance(players, CostlyPlayers):
+                players.retire(over)
             progress.update(task, completed=int(over.sum()), note=f"step {lengths.max()}, mean {returns.mean():+.1f}")
     return returns, lengths, over
+
+
+def _is_planner(text: str) -> bool:
+    return text.partition("=")[0] == "mpc" and not Path(text).exists()
 
 
 def _is_policy(text: str) -> bool:

@@ -20,6 +20,7 @@ from neuralsim.actions import ActionCodec, space_from_json, space_to_json
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.agent import AGENT, Agent
+from neuralsim.agents.learning_curves import keep_curves
 from neuralsim.agents.masked import masked_mean, masked_std
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
@@ -231,3 +232,4 @@ def train_cloning(run: CloningRun) -> None:
     }
     agent = Agent(tokenizer.cpu(), model.policy.cpu(), model.value.cpu(), config, facts)
     print(f"agent: {agent.save(run.out / AGENT)}")
+    keep_curves(run.out)

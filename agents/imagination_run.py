@@ -16,8 +16,10 @@ import gymnasium as gym
 import torch
 from torch import nn
 
+from neuralsim.agents.actor import PolicyNet
 from neuralsim.agents.agent import AGENT, Agent
 from neuralsim.agents.imagination_training import ImaginationConfig, ImaginationTraining, Moments
+from neuralsim.agents.learning_curves import keep_curves
 from neuralsim.data.clips import ClipMix, ClipSampler
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint, load_latents
@@ -94,6 +96,10 @@ def train_in_imagination(run: ImaginationRun) -> None:
     if run.env in gym.registry and run.env not in BUNDLED_WORLDS:
         raise ValueError(f"{run.env} is no dream: name {' or '.join(BUNDLED_WORLDS)}, or a world's folder")
     world, clone, store = World.load(run.env, run.loop.device), Agent.load(run.prior), EpisodeStore.open(run.data)
+    if not isinstance(clone.policy, PolicyNet):
+        raise ValueError(
+            f"{run.prior} sees pixels, and in imagination there are none: train a clone (neuralsim agent train clone)"
+        )
     # Compared as they lie on disk: a world on a GPU may have been rounded.
     assert world.source is not None
     if fingerprint(clone.tokenizer) != fingerprint(load_tokenizer(world.source)):
@@ -164,3 +170,4 @@ def train_in_imagination(run: ImaginationRun) -> None:
     model.load_state_dict(training.ema)
     keep_age(model, training.step)
     print(f"agent: {agent_of(model, training.step).save(run.out / AGENT)}")
+    keep_curves(run.out)

@@ -82,8 +82,26 @@ COMMANDS: dict[str, Command] = {
         "train_in_imagination",
         "the same by actor-critic, with lambda-returns and an entropy bonus",
     ),
+    "agent train preference": Command(
+        "neuralsim.agents.preferences.run",
+        "PreferenceRun",
+        "train_preference",
+        "a reward that foretells which of two segments is preferred",
+    ),
+    "agent train ppo": Command(
+        "neuralsim.agents.ppo_run", "PPORun", "train_ppo", "an agent on pixels, in a dream or a real game, from nothing"
+    ),
+    "agent curves": Command(
+        "neuralsim.agents.learning_curves", "CurvesConfig", "draw_curves", "draw how agents learned, seed by seed"
+    ),
     "agent evaluate": Command(
         "neuralsim.agents.agent_evaluation", "AgentEvaluation", "evaluate_agent", "let an agent play whole episodes"
+    ),
+    "preferences label": Command(
+        "neuralsim.agents.preferences.labelling",
+        "LabelConfig",
+        "label",
+        "choose between recorded segments, shown two by two",
     ),
     "doctor": Command(
         "neuralsim.training.doctor",

@@ -96,11 +96,10 @@ def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     thing, and is rightly as large as that thing asks for.
     """
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
-    return [
-        module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, layers)
-        and module.weight.requires_grad
-        and not name.endswith("out")
-        and not any(part == "heads" or part.endswith("head") for part in name.split("."))
-    ]
+    found: list[nn.Parameter] = []
+    for name, module in model.named_modules():
+        is_head = any(part == "heads" or part.endswith("head") for part in name.split("."))
+        weight = module.weight if isinstance(module, layers) else None
+        if isinstance(weight, nn.Parameter) and weight.requires_grad and not is_head and not name.endswith("out"):
+            found.append(weight)
+    return found
