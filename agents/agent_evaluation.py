@@ -79,10 +79,8 @@ def evaluate_agent(config: AgentEvaluation) -> dict[str, Any]:
         raise ValueError(f"--out {config.out} is a folder; name the JSON file to write, {config.out / 'figures.json'}")
     name, _, path = config.agent.partition("=")
     agent, planner = None, make_planner(config) if _is_planner(config.agent) else None
-    if planner is None and config.world is not None:
-        raise ValueError(
-            f"--world {config.world} is where planners plan, and {config.agent} is no planner: mpc, mpc=cem"
-        )
+    if planner is None and (config.world is not None or config.mpc != MPCOptions()):
+        raise ValueError(f"--world and --mpc tell how planners plan (mpc, mpc=cem), and {config.agent} is no planner")
     if planner is not None:
         learned_from = vars(planner.world.config)
     elif name == "agent" or not _is_policy(config.agent):

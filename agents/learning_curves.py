@@ -10,7 +10,6 @@ learning at the edge of the statistical precipice").
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import tyro
 
 from neuralsim.evaluation.plots import PENS
 from neuralsim.extras import require
+from neuralsim.pictures import write_picture
 from neuralsim.training.diagnostics import read_log
 
 CURVES = "curves.png"
@@ -85,12 +85,12 @@ class Log:
     """What the folder of a run tells.
 
     Attributes:
-        name: Of the folder.
+        folder: Whole path of the folder.
         config: Its ``config.json``.
         rows: Its figures, line by line.
     """
 
-    name: str
+    folder: Path
     config: dict[str, Any]
     rows: list[dict[str, Any]]
 
@@ -111,7 +111,7 @@ class Log:
         rows = [row for row in read_log(folder / "metrics.jsonl") if row.get("kind") in ("train", "held-out")]
         if not rows:
             raise ValueError(f"{folder} holds no figures yet; wait for --loop.log-every steps")
-        return cls(folder.resolve().name, config, rows)
+        return cls(folder.resolve(), config, rows)
 
     def curve(self, figure: str) -> Curve | None:
         """One figure over steps of the environment, where the run has any, else over optimiser steps.
@@ -178,45 +178,38 @@ def write_curves(logs: Sequence[Log], path: Path, figures: Sequence[str] = ()) -
     """Draws runs as a PNG, written whole or not at all.
 
     Raises:
-        ValueError: If the runs report none of the figures.
+        ValueError: If the runs report none of the figures, or the name does not end in ``.png``.
         ModuleNotFoundError: Without the extra "evaluation".
     """
     groups: dict[str, list[Log]] = {}
     for log in logs:
         groups.setdefault(log.setting, []).append(log)
+    above = Path(os.path.commonpath([log.folder.parent for log in logs]))
     panels: dict[str, dict[str, Curve]] = {}
     for figure in figures or FIGURES:
         lines = {}
         for group in groups.values():
             curves = [curve for log in group if (curve := log.curve(figure)) is not None]
             if (curve := together(curves)) is not None:
-                lines[_label(group)] = curve
+                lines[_label(group, above)] = curve
         if lines:
             panels[figure] = lines
     if missing := [figure for figure in figures if figure not in panels]:
         known = sorted({name for log in logs for row in log.rows for name in row} - {"step", "kind", "seconds"})
         raise ValueError(f"no run reports {', '.join(missing)}; there are {', '.join(known)}")
     if not panels:
-        raise ValueError(f"the runs {', '.join(log.name for log in logs)} report nothing that could be drawn")
+        raise ValueError(f"the runs {', '.join(log.folder.name for log in logs)} report nothing that could be drawn")
     shown = panels if figures else dict(list(panels.items())[:MOST])
-    picture = _draw(shown, " / ".join(dict.fromkeys(log.counts for log in logs)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(picture)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_picture(path, _draw(shown, " / ".join(dict.fromkeys(log.counts for log in logs))))
 
 
-def _label(group: list[Log]) -> str:
-    names = ", ".join(log.name for log in group)
+def _label(group: list[Log], above: Path) -> str:
+    names = ", ".join(log.folder.relative_to(above).as_posix() for log in group)
     return names if len(group) == 1 else f"{names}: mean of {len(group)}"
 
 
-def _draw(panels: dict[str, dict[str, Curve]], x_label: str) -> bytes:
-    """One panel per figure, all lines in each, as a PNG."""
+def _draw(panels: dict[str, dict[str, Curve]], x_label: str) -> np.ndarray:
+    """One panel per figure, all lines in each: a picture ``(H, W, 3)`` uint8."""
     matplotlib = require("matplotlib", "evaluation", WHY)
     pens = [pen for name, pen in PENS.items() if name not in ("ink", "grid")]
     columns = min(3, len(panels))
@@ -226,7 +219,7 @@ def _draw(panels: dict[str, dict[str, Curve]], x_label: str) -> bytes:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
         size = (4.2 * columns, 2.9 * rows + 0.4)
-        figure = require("matplotlib.figure", "evaluation", WHY).Figure(figsize=size, layout="constrained")
+        figure = require("matplotlib.figure", "evaluation", WHY).Figure(figsize=size, dpi=120, layout="constrained")
         colours: dict[str, int] = {}
         for place, (name, lines) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(rows, columns, place)
@@ -244,6 +237,6 @@ def _draw(panels: dict[str, dict[str, Curve]], x_label: str) -> bytes:
                    zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(3, len(handles)),
                       frameon=False)  # fmt: skip
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+        canvas = require("matplotlib.backends.backend_agg", "evaluation", WHY).FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()

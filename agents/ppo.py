@@ -135,7 +135,8 @@ class PPO:
         loop = dataclasses.replace(loop or PPOLoop(), steps=rounds * updates)
         training = TrainingRun(self.model, self.model.draw, out, loop, self._description(loop), self._keep)
         training.check_description()
-        self._keep(self.model, 0, out)  # what all later ages are to be compared with
+        if not (out / "checkpoint.safetensors").exists():
+            self._keep(self.model, 0, out)  # what all later ages are to be compared with
         lanes = self.envs.num_envs
         print(f"{rounds * per_round:,} steps are played in {lanes} lanes, with {loop.steps:,} steps of the optimiser")
         training.run()
@@ -168,6 +169,7 @@ class PPO:
         return {
             "kind": "ppo",
             **{name: self.facts[name] for name in ("env_id", "env_kwargs", "preprocessing", "world")},
+            "dream": dream_settings(self.envs),
             "lanes": self.envs.num_envs,
             "env_steps_per_step": self._env_steps_per_step,
             "begun_from": self.begun_from,
@@ -201,3 +203,12 @@ def facts_of(envs: VectorEnv) -> dict[str, Any]:
     name = type(envs).__name__ if spec is None else spec.id
     return {"env_id": name, "env_kwargs": {} if spec is None else dict(spec.kwargs), "preprocessing": None,
             "world": None}  # fmt: skip
+
+
+def dream_settings(envs: VectorEnv) -> dict[str, Any] | None:
+    """How a dream was made, as far as what is learned in it depends on that; None for a real game."""
+    if not isinstance(envs, DreamVectorEnv):
+        return None
+    elsewhere = ("num_envs", "world", "device", "dtype", "render_mode", "render_scale")
+    told = {name: value for name, value in envs._arguments.items() if name not in elsewhere}
+    return {**told, "autoreset_mode": envs.autoreset_mode.value}

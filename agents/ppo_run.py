@@ -79,7 +79,7 @@ def make_envs(run: PPORun) -> tuple[gym.vector.VectorEnv, dict[str, Any]]:
     if is_dream(run.env):
         if run.like_world is not None:
             raise ValueError(f"--like-world is for real games; the dream {run.env} has frames of its own")
-        envs = make_lanes(run.env, run.lanes, kwargs, None)
+        envs = make_lanes(run.env, run.lanes, {"device": run.loop.device, **kwargs}, None)
         return envs, facts_of(envs)
     preprocessing: dict[str, Any] = {"size": list(run.size), "source": run.source}
     if run.like_world is not None:

@@ -113,7 +113,7 @@ class PPOTraining(nn.Module):
         return [name for name, value in self.named_buffers() if value.is_floating_point()]
 
     def compile_parts(self) -> None:
-        """Compiles the network; playing is not worth it."""
+        """Compiles the network for learning; it plays as written."""
         self.actor.trunk.compile()
 
     def describe(self, figures: dict[str, float]) -> str:
@@ -183,7 +183,8 @@ class PPOTraining(nn.Module):
         config, kept = self.config, self.rollouts
         before, self._clock = self._clock, time.perf_counter()
         # In full precision whatever the loop computes in: ratios compare what is said now with what is said later.
-        with torch.autocast(self.returns.device.type, enabled=False):
+        # As written: batches of other sizes, in which steps are played, would be compiled anew.
+        with torch.autocast(self.returns.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
             played = kept.collect(self.judge)
         told = {"return_per_1000": 1000 * played.rewards.sum() / kept.counted.sum().clamp(min=1)}
         scaled = played._replace(rewards=played.rewards * config.reward_scale)

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from neuralsim.agents.transitions import autoreset_mode
 from neuralsim.extras import require
 
 require("stable_baselines3", extra="rl", why="SB3VecEnv")
@@ -46,11 +47,11 @@ class SB3VecEnv(VecEnv):
     """
 
     def __init__(self, envs: VectorEnv) -> None:
-        mode = envs.metadata.get("autoreset_mode")
+        mode = autoreset_mode(envs)
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(
-                f"{envs} has the autoreset mode {mode}, and Stable-Baselines3 wants a new episode in the step that "
-                'ends one: make it with autoreset_mode="SameStep"'
+                f"{envs} has the autoreset mode {mode.value}, and Stable-Baselines3 wants a new episode in the step "
+                'that ends one: make it with autoreset_mode="SameStep"'
             )
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)

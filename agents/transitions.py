@@ -101,7 +101,6 @@ class Transitions:
                     last[ended] = self._final(info, ended)
             else:
                 # The rows of other lanes may be anything: only what was asked for is looked at.
-                frames = frames.copy()
                 frames[over] = np.asarray(self.envs.reset(options={"reset_mask": over})[0])[over]
         return Transition(frames, last, rewards, terminated, truncated, counted, begun)
 

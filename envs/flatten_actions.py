@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from neuralsim.actions import add_lane, slice_actions, space_to_json
 
 LARGEST_DISCRETE = 10_000
-"""So many actions a single Discrete choice may have; a policy has one output for each."""
+"""So many actions a single choice may have; a policy has one output for each."""
 
 
 class ActionFlattener:
@@ -183,16 +183,19 @@ def _levels(box: spaces.Box, bins: Any) -> list[np.ndarray]:
     if bins is None:
         if not whole:
             raise ValueError(f"{box} is continuous: say into how many values to cut it, bins=...")
-        counts = high.astype(np.int64) - low.astype(np.int64) + 1
+        counts = [int(last) - int(first) + 1 for first, last in zip(low, high, strict=True)]
+        if max(counts, default=0) > LARGEST_DISCRETE:
+            raise ValueError(f"{box} has up to {max(counts)} values: say into how many to cut it, bins=...")
     else:
         try:
-            counts = np.broadcast_to(np.asarray(bins), box.shape).ravel()
+            given = np.broadcast_to(np.asarray(bins), box.shape).ravel()
         except ValueError:
             raise ValueError(f"bins {bins!r} do not broadcast to {box.shape}, the shape of {box}") from None
-        if counts.dtype.kind not in "iu" or (counts < 2).any():
+        if given.dtype.kind not in "iu" or (given < 2).any():
             raise ValueError(f"bins are {bins!r}; they must be whole numbers from 2 on")
+        counts = given.tolist()
     tables = []
-    for first, last, count in zip(low, high, counts.tolist(), strict=True):
+    for first, last, count in zip(low, high, counts, strict=True):
         if first == last:
             tables.append(np.array([first], box.dtype))  # nothing to choose
             continue

@@ -33,6 +33,7 @@ class VectorFrameStack(VectorWrapper):
         if depth < 1:
             raise ValueError(f"depth is {depth}; it must be at least 1")
         self.depth = depth
+        self._mode = AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         low, high = (np.tile(bound, (1, 1, depth)) for bound in (space.low, space.high))
         self.single_observation_space = spaces.Box(low, high, dtype=space.dtype.type)
         self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
@@ -45,23 +46,23 @@ class VectorFrameStack(VectorWrapper):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins new episodes, in the lanes of ``options["reset_mask"]`` or in all."""
         mask = (options or {}).get("reset_mask")
+        lanes = np.ones(self.num_envs, np.bool_) if mask is None else mask
         frames, info = self.env.reset(seed=seed, options=options)
-        self._begin(np.ones(self.num_envs, np.bool_) if mask is None else mask, frames)
-        self._over[:] = False
+        self._begin(lanes, frames)
+        self._over[lanes] = False
         return self._stack.copy(), info
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:  # type: ignore[override]
         """Takes one step in every lane."""
         frames, rewards, terminated, truncated, info = self.env.step(actions)
-        mode = self.env.metadata.get("autoreset_mode")
         before, over = self._stack, terminated | truncated
         self._stack = np.concatenate([before[..., self._channels :], frames], axis=-1)
-        if mode is AutoresetMode.SAME_STEP:
+        if self._mode is AutoresetMode.SAME_STEP:
             for lane in np.flatnonzero(over):
                 last = info["final_obs"][lane]
                 info["final_obs"][lane] = np.concatenate([before[lane, ..., self._channels :], last], axis=-1)
             self._begin(over, frames)
-        elif mode is AutoresetMode.NEXT_STEP:
+        elif self._mode is AutoresetMode.NEXT_STEP:
             self._begin(self._over, frames)
         self._over = over
         return self._stack.copy(), rewards, terminated, truncated, info

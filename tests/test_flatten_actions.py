@@ -136,6 +136,7 @@ def test_a_dimension_without_room_has_one_choice():
         (spaces.Box(-1.0, 1.0, (2,)), {"bins": 1}, "from 2 on"),
         (spaces.Box(-1.0, 1.0, (2,)), {"bins": [2, 3, 4]}, "broadcast"),
         (spaces.Box(0, 3, (1,), np.int8), {"bins": 9}, "9 different values"),
+        (spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32), {}, "4294967296 values: say into how many"),
         (spaces.Dict({"a": spaces.Box(-1.0, 1.0, ())}), {"bins": {"b": 3}}, "do not fit"),
         (spaces.Dict({"a": spaces.Box(-1.0, 1.0, ())}), {}, "'a'.*continuous"),
         (spaces.Dict({"a": spaces.Box(-1.0, 1.0, ())}), {"bins": "many"}, "'many'"),

@@ -46,6 +46,18 @@ def test_as_gymnasium_stacks_single_environments(mode: AutoresetMode):
                 expected[lane] = env.reset()[0]
 
 
+def test_a_reset_of_some_lanes_leaves_the_coming_resets_of_others():
+    makers = [lambda length=length: Tiny(length=length) for length in (3, 5)]
+    envs = VectorFrameStack(SyncVectorEnv(makers), 3)  # lane 0 ends, and begins anew with the step after
+    envs.reset(seed=0)
+    for _ in range(3):
+        _, _, terminated, truncated, _ = envs.step(np.zeros(2, int))
+    assert (terminated | truncated).tolist() == [True, False]
+    envs.reset(options={"reset_mask": np.array([False, True])})
+    stacks, *_ = envs.step(np.zeros(2, int))
+    assert np.array_equal(stacks[0], np.tile(stacks[0, ..., -3:], 3))  # the first frame alone
+
+
 def test_what_cannot_be_stacked():
     with pytest.raises(ValueError, match=r"\(H, W, C\)"):
         VectorFrameStack(SyncVectorEnv([lambda: gym.make("CartPole-v1")]))

@@ -91,12 +91,26 @@ def test_the_picture(tmp_path, capsys):
     assert (tmp_path / "again.png").read_bytes() == first
 
 
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(learning_curves, "_draw", lambda panels, _: drawn.update(panels) or np.zeros((8, 8, 3), "u1"))
+    logs = []
+    for game in ("pong", "breakout"):
+        (tmp_path / game).mkdir()
+        logs.append(Log.read(make_run(tmp_path / game / "ppo", env_id=game)))
+    write_curves(logs, tmp_path / "all.png")
+    assert list(drawn["episode_return"]) == ["pong/ppo", "breakout/ppo"]
+    write_curves(logs[:1], tmp_path / "one.png")
+    assert list(drawn["episode_return"]) == ["ppo"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nowhere"], "nowhere is no run"),
         (["a", "--figures", "beauty"], "no run reports beauty; there are episode_return"),
         (["a", "--out", "."], ". is a folder; name the picture"),
+        (["a", "--out", "curves.svg"], "the name must end in .png"),
         (["empty"], "holds no figures yet"),
         (["strange"], "report nothing that could be drawn"),
     ],

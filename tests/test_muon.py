@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from neuralsim.agents.pixels import PixelActor, PixelActorConfig
 from neuralsim.training.loop import LoopConfig, TrainingRun, make_optimizer
 from neuralsim.training.muon import Muon, hidden_weights, orthogonalised
 
@@ -53,6 +54,10 @@ def test_a_step_by_hand():
 def test_hidden_layers_alone_are_muons():
     net = Net()
     assert [id(p) for p in hidden_weights(net)] == [id(net.conv.weight)]
+    actor = PixelActor(PixelActorConfig(channels=4, hidden=8), parameters=3)
+    own = {id(p) for p in hidden_weights(actor)}
+    adamws = [name for name, p in actor.named_parameters() if name.endswith("weight") and id(p) not in own]
+    assert adamws == ["out_policy.weight", "out_value.weight"]
     net.conv.weight.requires_grad_(False)
     assert hidden_weights(net) == []
 

@@ -1,6 +1,5 @@
 """PPO on pixels: what it collects, what it learns from it, runs that are resumed, and agents that play everywhere."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -395,6 +394,14 @@ def test_a_killed_and_resumed_run_in_a_dream_goes_on_exactly(tmp_path, dream_fol
     assert int(resumed.model.rollouts.episodes) > 6
 
 
+def test_going_on_keeps_the_agent_that_knew_nothing(tmp_path):
+    ppo = PPO(SyncVectorEnv([Echo] * 2), PPOConfig(horizon=8, epochs=1, minibatches=2), SMALL)
+    ppo.train(16, tmp_path, loop(learning_rate=1e-2))
+    newborn = ages(tmp_path)[0].read_bytes()
+    ppo.train(32, tmp_path, loop(learning_rate=1e-2))
+    assert ages(tmp_path)[0].read_bytes() == newborn
+
+
 def test_a_real_game_goes_on_with_new_episodes_and_says_so_once(tmp_path, capsys):
     def make():
         return PPO(SyncVectorEnv([Echo] * 2), PPOConfig(horizon=8, epochs=1, minibatches=2), SMALL)
@@ -517,6 +524,8 @@ def test_one_agent_in_dream_and_game(tmp_path, dream_folder, capsys):
     assert Agent.load(tmp_path / "dreamed").facts["trained"]["env_steps"] == 96
     assert main(["doctor", str(tmp_path / "dreamed")]) in (0, 1)
     assert "file_damaged" not in capsys.readouterr().out
+    assert main([*map(str, train), "--env-kwargs", '{"pessimism": 0.0, "max_episode_steps": 5}']) == 2
+    assert "holds a run with another dream;" in capsys.readouterr().err
 
 
 def test_an_agent_of_pixels_is_no_prior_for_imagination(tmp_path, dream_folder, capsys):
@@ -542,7 +551,10 @@ def test_an_agent_of_pixels_is_no_prior_for_imagination(tmp_path, dream_folder, 
 )
 def test_mistakes_end_with_status_2(tmp_path, dream_folder, words, message, capsys):
     env = [] if "--env" in words else ["--env", str(dream_folder)]
-    with contextlib.suppress(SystemExit):
-        assert main(["agent", "train", "ppo", "--out", str(tmp_path / "out"), *env, *SHORT, *words]) == 2
+    try:
+        status = main(["agent", "train", "ppo", "--out", str(tmp_path / "out"), *env, *SHORT, *words])
+    except SystemExit as refused:  # by the parser
+        status = refused.code
+    assert status == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_game import ACTIONS
 from walks import GAME, SEGMENT, SIZE, make_store, words
 
 from neuralsim import World
+from neuralsim.agents.planners.options import MPCOptions, make_mpc
 from neuralsim.agents.planners.rewards import RewardFunction
 from neuralsim.agents.preferences.labelling import RewardLabeller
 from neuralsim.agents.preferences.pairs import Label, Pair, PairSampler, PreferencePairs, Segment
@@ -121,7 +123,10 @@ def test_a_batch_holds_the_segments_and_what_was_before_them(store, episodes):
 
 def test_a_draw_depends_on_seed_and_step_alone(store, episodes):
     labels = labelled(store, 40)
-    make = lambda seed: LabelledPairs(labels, episodes, 2, members=3, seed=seed)  # noqa: E731
+
+    def make(seed):
+        return LabelledPairs(labels, episodes, 2, members=3, seed=seed)
+
     first, other = make(0).draw(5, 8), make(0)
     other.draw(4, 8)
     for name, value in vars(first).items():
@@ -150,6 +155,14 @@ def test_labels_are_split_alike_in_choices_and_ties(store):
         split_labels([one for one in labels if one.choice != "tie"][:9], 0.2, seed=0)
     with pytest.raises(ValueError, match="held_out is 1"):
         split_labels(labels, 1.0, seed=0)
+
+
+def test_what_several_people_said_of_a_pair_is_learned_or_judged_by_not_both(store):
+    ada = labelled(store, 40)
+    bob = [replace(one, choice="tie", by="Bob") for one in ada]
+    learned, held = split_labels(ada + bob, 0.2, seed=0)
+    assert not {one.pair for one in learned} & {one.pair for one in held}
+    assert (len(learned), len(held)) == tuple(2 * len(part) for part in split_labels(ada, 0.2, seed=0))
 
 
 def test_an_untrained_model_prefers_nothing_and_cannot_be_normalised(store, episodes):
@@ -323,6 +336,17 @@ def test_planners_take_it_for_the_reward(home, world, episodes):
     steps = seen[:, :-1], episodes[0].actions, seen[:, -1]
     paid = RewardFunction(reward, sees="transitions")(World.load(world), *steps)
     assert torch.equal(paid, reward(*steps))
+
+
+def test_plans_are_made_by_it(home, world, store):
+    played = World.load(world)
+    mpc = make_mpc(played, MPCOptions(reward=str(home / "run"), horizon=2, candidates=4))
+    assert played.action_space.contains(int(mpc.act(store.frames(0)[:1])[0]))
+    paid = mpc.model.reward.function
+    assert torch.equal(paid.scale, PreferenceReward.load(home / "run").scale)
+    stranger = build_tiny_world(ACTIONS["discrete"], SIZE, **GAME)  # another tokenizer
+    with pytest.raises(ValueError, match="learned with tokenizer"):
+        make_mpc(stranger, MPCOptions(reward=str(home / "run")))
 
 
 def test_a_loaded_reward_says_the_same(home, tmp_path, episodes):

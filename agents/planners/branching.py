@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralsim.actions import ActionCodec
 from neuralsim.agents.planners.plan_space import PlanSpace
-from neuralsim.agents.planners.planner import Planner
+from neuralsim.agents.planners.planner import GAMMA, Planner, check_gamma
 from neuralsim.agents.planners.receding_horizon import RecedingHorizon
 from neuralsim.evaluation.counterfactuals import can_branch
 
@@ -32,14 +32,19 @@ class BranchingReturn:
         gamma: Discount per step.
 
     Raises:
-        ValueError: If it cannot be set back.
+        ValueError: If it cannot be set back, plays other actions than the plans have, or for a wrong discount.
     """
 
-    def __init__(self, env: gym.Env, space: PlanSpace, gamma: float = 0.99) -> None:
+    def __init__(self, env: gym.Env, space: PlanSpace, gamma: float = GAMMA) -> None:
         if not can_branch(env):
             raise ValueError(f"{env} cannot be set back: it has no clone_state and restore_state")
         self.env: Any = env.unwrapped
-        self.space, self.gamma = space, gamma
+        if self.env.action_space != space.actions.space:
+            raise ValueError(
+                f"the plans are of {space.actions.space}, and {env} plays {self.env.action_space} below its wrappers: "
+                "plan for the environment without the wrapper that changes its actions"
+            )
+        self.space, self.gamma = space, check_gamma(gamma)
 
     def __call__(self, plans: Tensor) -> Tensor:
         """What plans ``(1, N, H, A)`` are worth, ``(1, N)``; nothing counts after the end of an episode."""
@@ -81,7 +86,7 @@ class BranchingMPC:
         horizon: int = 4,
         repeat: int = 4,
         replan_every: int | None = None,
-        gamma: float = 0.99,
+        gamma: float = GAMMA,
         seed: int = 0,
     ) -> None:
         self.codec = ActionCodec(env.action_space)

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from neuralsim.agents.agent import Agent
 from neuralsim.agents.planners.plan_space import PlanSpace
+from neuralsim.agents.planners.planner import GAMMA, check_gamma
 from neuralsim.agents.planners.rewards import RewardFunction, check_learned_reward
 from neuralsim.data.latents import fingerprint
 from neuralsim.training.parts import load_tokenizer
 from neuralsim.world import World, WorldState
-
-GAMMA = 0.99
-"""Discount per step of the environment where no prior says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ class DreamedReturn:
         prior: An agent whose policy proposes plans, and whose value is that of the last moment of a plan.
         terminal_value: Whether it is; by default where the reward is the world's, which the value is about. Agents
             that were kept to play alone have none.
-        gamma: Discount per step of the environment; by default the prior's, or :data:`GAMMA`.
+        gamma: Discount per step of the environment; by default the prior's, or
+            :data:`~neuralsim.agents.planners.planner.GAMMA`.
         sampling_steps: K.
 
     Attributes:
@@ -114,9 +113,7 @@ class DreamedReturn:
                 f"gamma is {gamma}, and the prior's values have {learned}: leave gamma out, or plan without its values "
                 "(terminal_value=False)"
             )
-        self.gamma = next(g for g in (gamma, learned, GAMMA) if g is not None)
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"gamma is {self.gamma}; it must be above 0 and at most 1")
+        self.gamma = check_gamma(next(g for g in (gamma, learned, GAMMA) if g is not None))
         self.dreamed = 0
 
     @torch.no_grad()
@@ -175,7 +172,9 @@ class DreamedReturn:
 
     def _hold(self, dreams: _Dreams, encoded: np.ndarray) -> _Dreams:
         """Takes one action ``(G, A)`` of the plans for as many steps as it is held."""
-        actions, encoding = self.world.actions.decode(encoded), torch.from_numpy(encoded).to(self.world.device)
+        actions = self.world.actions.decode(encoded)
+        # Encoded anew: whole numbers are rounded when they are played.
+        encoding = torch.from_numpy(self.world.actions.encode(actions)).to(self.world.device)
         state, recent, returns, alive = dreams.state, dreams.recent, dreams.returns, dreams.alive
         discount = dreams.discount
         for _ in range(self.space.repeat):

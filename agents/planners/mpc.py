@@ -211,6 +211,6 @@ class MPC:
         def propose(due: np.ndarray, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
             return self.model.propose(present(due), self.proposals, generators)
 
-        encoded = self.horizon.act(judge, propose if self.proposals else None)
-        self.history.did(encoded)
-        return self.world.actions.decode(encoded)
+        actions = self.world.actions.decode(self.horizon.act(judge, propose if self.proposals else None))
+        self.history.did(self.world.actions.encode(actions))  # anew: whole numbers are rounded when they are played
+        return actions

@@ -23,8 +23,8 @@ class MPPI(Planner):
     temperature: float = 0.1
     """Lambda of the paper: a plan that is worth so much less than the best weighs 1/e of it."""
     normalise: bool = False
-    """Divides returns by their standard deviation among the plans: for rewards whose scale means nothing, as those
-    learned from preferences, which are known up to scale and shift."""
+    """Divides returns by their standard deviation among the plans that count: for rewards whose scale means nothing,
+    as those learned from preferences, which are known up to scale and shift."""
     elite_share: float = 1.0
     """Share of the plans that count at all; at least 2 plans."""
     least_chance: float = 0.05
@@ -50,7 +50,9 @@ class MPPI(Planner):
 
 
 def path_weights(returns: Tensor, temperature: float, normalise: bool = False) -> Tensor:
-    """What plans weigh: exp((R - max R) / temperature), divided by their sum (Williams et al. 2017, equation 27).
+    """What plans weigh: exp((R - max R) / temperature), divided by their sum.
+
+    These are the weights of Williams et al. 2017 without their cost of control, as in TD-MPC2.
 
     Args:
         returns: ``(N,)``.

@@ -11,7 +11,9 @@ from neuralsim.agents.planners.icem import ICEM
 from neuralsim.agents.planners.mpc import MPC
 from neuralsim.agents.planners.mppi import MPPI
 from neuralsim.agents.planners.planner import Planner
+from neuralsim.agents.planners.rewards import RewardFunction
 from neuralsim.agents.planners.shooting import RandomShooting
+from neuralsim.agents.preferences.reward_model import PreferenceReward
 from neuralsim.world import World
 
 PLANNERS: dict[str, type[Planner]] = {"cem": CEM, "icem": ICEM, "mppi": MPPI, "shooting": RandomShooting}
@@ -39,12 +41,16 @@ class MPCOptions:
     """How often they are improved."""
     sampling_steps: int = 1
     """Sampling steps K of the frames that are looked ahead at."""
+    reward: str | None = None
+    """A reward learned from preferences (neuralsim agent train preference) in place of what the world learned to pay: a
+    run's folder or a reward's file."""
     prior: str | None = None
     """An agent that proposes plans and says what their last moments are worth: a run's folder or an agent's file."""
     proposals: int = 4
     """Candidates that the prior proposes."""
     terminal_value: bool = True
-    """Count what the prior says the last moment of a plan is worth; agents kept to play alone cannot say."""
+    """Count what the prior says the last moment of a plan is worth. Agents kept to play alone cannot say, and beside
+    another reward it does not count."""
     gamma: float | None = None
     """Discount per step; by default the prior's, or 0.99."""
     warm_start: bool = True
@@ -61,7 +67,7 @@ def make_mpc(world: World, options: MPCOptions | None = None, planner: str | Non
 
     Raises:
         ValueError: For an unknown name, or settings that make no sense; the message names them.
-        FileNotFoundError: If there is no such prior.
+        FileNotFoundError: If there is no such prior or reward.
     """
     told, name = options or MPCOptions(), planner or DEFAULT_PLANNER
     if name not in PLANNERS:
@@ -70,15 +76,21 @@ def make_mpc(world: World, options: MPCOptions | None = None, planner: str | Non
             f"unknown planner {name!r}{f'; did you mean {near[0]}?' if near else ''}: there are "
             f"{', '.join(f'mpc={known}' for known in PLANNERS)}"
         )
+    reward = None
+    if told.reward is not None:
+        preference = PreferenceReward.load(told.reward, world.device)
+        preference.check_fits(world)
+        reward = RewardFunction(preference, sees="transitions")
     return MPC(
         world,
         PLANNERS[name](candidates=told.candidates, iterations=told.iterations),
         horizon=told.horizon,
         repeat=told.repeat,
         replan_every=told.replan_every,
+        reward=reward,
         prior=None if told.prior is None else Agent.load(told.prior),
         proposals=told.proposals,
-        terminal_value=told.terminal_value,
+        terminal_value=told.terminal_value and reward is None,
         gamma=told.gamma,
         sampling_steps=told.sampling_steps,
         warm_start=told.warm_start,

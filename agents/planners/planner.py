@@ -20,6 +20,8 @@ from neuralsim.agents.planners.plan_space import PlanSpace
 
 Objective = Callable[[Tensor], Tensor]
 """Plans ``(B, N, H, A)`` to what each is worth, ``(B, N)``."""
+GAMMA = 0.99
+"""Discount per step of the environment where nothing says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,17 @@ def search(
             plans, returns = torch.cat([proposed[0], plans], dim=1), torch.cat([proposed[1], returns], dim=1)
         found = [planner.improve(space, *lane) for lane in zip(found, plans, returns, strict=True)]
     return found
+
+
+def check_gamma(gamma: float) -> float:
+    """Returns ``gamma``, if it is a discount.
+
+    Raises:
+        ValueError: If it is not above 0 and at most 1.
+    """
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma is {gamma}; it must be above 0 and at most 1")
+    return gamma
 
 
 def check_returns(returns: Tensor, plans: Tensor) -> Tensor:

@@ -236,6 +236,7 @@ class PreferencePairs:
         Raises:
             IndexError: If there is none.
             ValueError: If another program changed the file meanwhile.
+            OSError: If the file cannot be written.
         """
         if not self.labels:
             raise IndexError(f"{self.path} holds no label to take back")

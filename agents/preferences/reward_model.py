@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import tyro
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -65,15 +66,15 @@ def bradley_terry_loss(left: Tensor, right: Tensor, target: Tensor, mistakes: fl
 
 @dataclass
 class PreferenceRewardConfig:
-    """Size of the reward model. Grid and action size follow the world."""
+    """Size of the reward model."""
 
-    height: int = 16
+    height: tyro.conf.Suppress[int] = 16  # these four follow the world
     """Latent rows."""
-    width: int = 16
+    width: tyro.conf.Suppress[int] = 16
     """Latent columns."""
-    latent_channels: int = 8
+    latent_channels: tyro.conf.Suppress[int] = 8
     """Latent channels."""
-    action_size: int = 6
+    action_size: tyro.conf.Suppress[int] = 6
     """Length of an encoded action."""
     frames: int = 4
     """Latents n that are seen, the new one included. With 1 the reward is that of a frame alone: not of the action that
@@ -218,7 +219,7 @@ class PreferenceReward(nn.Module):
             for begin in range(0, len(episode), _BATCH):
                 end = min(begin + _BATCH, len(episode))
                 seen = look_back(episode.latents, begin, end, self.config.frames).to(self.shift)
-                rows.append(self._raw(seen, episode.actions[begin:end].to(self.shift)).double().cpu())
+                rows.append(self._raw(seen, episode.actions[begin:end].to(self.shift)).cpu().double())
         if not rows:
             raise ValueError(f"{len(episodes)} episodes hold no step to normalise the reward over: record more")
         raw = torch.cat(rows)

@@ -118,7 +118,7 @@ def train_preference(run: PreferenceRun) -> None:
         "world": world.config.weights_sha256,
         "trained": trained,
     }
-    reward = PreferenceReward(config, model.members, facts)
+    reward = PreferenceReward(config, model.members, facts).to(next(model.parameters()).device)
     reward.normalise(episodes)
     path = reward.cpu().save(run.out / PREFERENCE)
     print(f"reward model: {path} (right about {trained['accuracy']:.0%} of the held-out choices)")

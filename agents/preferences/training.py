@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuralsim.agents.masked import masked_mean
-from neuralsim.agents.preferences.pairs import TARGETS, Label, Segment
+from neuralsim.agents.preferences.pairs import TARGETS, Label, Pair, Segment
 from neuralsim.agents.preferences.reward_model import PreferenceRewardConfig, bradley_terry_loss, make_members
 from neuralsim.data.latents import LatentEpisode
 
@@ -189,7 +189,8 @@ def judge(model: PreferenceTraining, pairs: LabelledPairs, batch_size: int = 16)
 def split_labels(labels: Sequence[Label], held_out: float, seed: int) -> tuple[list[Label], list[Label]]:
     """Labels to learn from, and labels to judge by; of clear choices and of ties the same share.
 
-    Segments of the two may overlap: what is judged is other comparisons, not other recordings.
+    What several people said of one pair stays together. Segments of the two may overlap: what is judged is other
+    comparisons, not other recordings.
 
     Args:
         labels: All that say something.
@@ -201,16 +202,18 @@ def split_labels(labels: Sequence[Label], held_out: float, seed: int) -> tuple[l
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is {held_out}; it is a share, above 0 and below 1")
-    clear = [i for i, label in enumerate(labels) if label.choice != "tie"]
-    ties = [i for i, label in enumerate(labels) if label.choice == "tie"]
+    pairs = list(dict.fromkeys(label.pair for label in labels))
+    chosen = {label.pair for label in labels if label.choice != "tie"}
+    clear = [i for i, pair in enumerate(pairs) if pair in chosen]
+    ties = [i for i, pair in enumerate(pairs) if pair not in chosen]
     if len(clear) < FEWEST:
         raise ValueError(
-            f"in {len(clear)} of {len(labels)} labelled pairs one segment is better, and it takes at least {FEWEST}: "
+            f"in {len(clear)} of {len(pairs)} labelled pairs one segment is better, and it takes at least {FEWEST}: "
             "label more (neuralsim preferences label with a larger --pairs), or longer segments if most are alike"
         )
-    rng = np.random.default_rng((seed, len(labels)))
-    held: set[int] = set()
+    rng = np.random.default_rng((seed, len(pairs)))
+    held: set[Pair] = set()
     for group, least in ((clear, 1), (ties, 0)):
         count = min(max(least, round(held_out * len(group))), max(len(group) - 1, 0))
-        held |= set(rng.permutation(group)[:count].tolist())
-    return [labels[i] for i in range(len(labels)) if i not in held], [labels[i] for i in sorted(held)]
+        held |= {pairs[i] for i in rng.permutation(group)[:count]}
+    return [label for label in labels if label.pair not in held], [label for label in labels if label.pair in held]

@@ -230,8 +230,8 @@ class ConvolutionalDynamics(Dynamics):
         check_power_of_two(config.self_steps, "self_steps")
         if config.self_steps > config.max_steps:
             raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
-        if config.noise_scale <= 0:
-            raise ValueError(f"noise_scale is {config.noise_scale}; it must be above 0")
+        if not 0 < config.noise_scale < math.inf:
+            raise ValueError(f"noise_scale is {config.noise_scale}; it must be a number above 0")
         if not 0 <= config.dream_noise <= config.context_noise:
             raise ValueError(
                 f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "

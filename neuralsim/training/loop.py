@@ -272,7 +272,7 @@ class TrainingRun:
             changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
             # What an older version did not know had what is the default now.
             loop, old_loop = description.get("loop", {}), {**dataclasses.asdict(LoopConfig()), **old.get("loop", {})}
-            changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop[k] != loop[k]]
+            changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop.get(k) != loop[k]]
             if changed:
                 raise ValueError(
                     f"{self.out} holds a run with another {', '.join(changed)}; use a new --out, or delete the folder"

@@ -2,7 +2,7 @@
 
 A gradient's singular values span orders of magnitude, so that few directions get all of a step. Muon gives all of them
 the same length. On Pong's dynamics the loss is 5 % lower than with AdamW from the 150th step on, for batches and steps
-alike, at the same speed (docs/experiments.md).
+alike, at the same speed.
 
 PyTorch has a Muon too, but for matrices alone, not kernels, and it computes in bfloat16, which CPUs without it do at a
 hundredth of the speed.
@@ -92,14 +92,15 @@ class Muon(torch.optim.AdamW):
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     """Weights of a model's linear and convolutional layers, without heads and those that draw outputs.
 
-    Embeddings, positions, heads, and layers whose name ends in ``out`` are AdamW's: a row of theirs belongs to one
-    thing, and is rightly as large as that thing asks for.
+    Embeddings, positions, heads, and layers named ``out``, ``out_...`` or ``..._out`` are AdamW's: a row of theirs
+    belongs to one thing, and is rightly as large as that thing asks for.
     """
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
     found: list[nn.Parameter] = []
     for name, module in model.named_modules():
-        is_head = any(part == "heads" or part.endswith("head") for part in name.split("."))
+        parts = name.split(".")
+        is_last = any(part == "heads" or part.endswith("head") for part in parts) or "out" in parts[-1].split("_")
         weight = module.weight if isinstance(module, layers) else None
-        if isinstance(weight, nn.Parameter) and weight.requires_grad and not is_head and not name.endswith("out"):
+        if isinstance(weight, nn.Parameter) and weight.requires_grad and not is_last:
             found.append(weight)
     return found
