@@ -20,7 +20,8 @@ def make_real(
     """Makes a real environment as a dataset recorded it.
 
     Args:
-        env_id: Any id that Gymnasium knows; ``module:id`` imports the module first.
+        env_id: Any id that Gymnasium knows; ``module:id`` imports the module first. Those of Atari and, where
+            ``minerl`` is installed, of MineRL are registered by themselves.
         env_kwargs: Arguments for ``gymnasium.make``.
         preprocessing: Settings of :class:`~neuralsim.envs.preprocessing.Preprocess`; its defaults if None.
         render_mode: As in ``gymnasium.make``.
@@ -41,6 +42,10 @@ def make_real(
         from neuralsim.envs.atari import register_atari
 
         register_atari()
+    elif env_id.startswith("MineRL") and env_id not in gym.registry:
+        from neuralsim.envs.minerl import register_minerl
+
+        register_minerl()
     try:
         env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from neuralsim.actions import space_to_json
 from neuralsim.agents.policies import PlayerQuit, Policy, make_policy, parse_policies
 from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, stack_actions
+from neuralsim.data.writer_lock import only_writer
 from neuralsim.envs.preprocessing import Preprocess
 from neuralsim.envs.real import make_real, read_env_kwargs, real_fps
 
@@ -114,7 +115,7 @@ def record(config: RecordConfig) -> EpisodeStore:
     finally:
         env.close()
     store = _open(config, info)
-    with _only_writer(store):
+    with only_writer(store):
         store.remove_partial_files()
         have = store.total_steps
         if have < config.steps:
@@ -370,23 +371,6 @@ def _open(config: RecordConfig, info: DatasetInfo) -> EpisodeStore:
                 f"began it ({store.info.command}), with more --steps if you like, or choose another --out"
             )
     return store
-
-
-@contextlib.contextmanager
-def _only_writer(store: EpisodeStore) -> Iterator[None]:
-    """Keeps a second recording out of the same folder; the lock goes when its process goes, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows: two recordings there are the user's own care
-        yield
-        return
-    with (store.path / ".recording").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another process is recording into {store.path}; wait for it, or choose another --out") \
-                from None  # fmt: skip
-        yield
 
 
 def _labels(info: dict[str, Any]) -> dict[str, Any]:

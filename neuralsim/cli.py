@@ -32,7 +32,7 @@ COMMANDS: dict[str, Command] = {
         "neuralsim.data.interchange",
         "ImportConfig",
         "import_data",
-        "read Minari, or a folder of videos with a table of actions",
+        "read MineRL, VPT, Minari, or a folder of videos with a table of actions",
     ),
     "data export": Command(
         "neuralsim.data.interchange",

@@ -264,6 +264,11 @@ class EpisodeStore:
         self.info = replace(self.info, command=command)
         self._write_info()
 
+    def note_source(self, source: dict[str, Any]) -> None:
+        """Writes down where the episodes come from, in place of what was there."""
+        self.info = replace(self.info, source=source)
+        self._write_info()
+
     def _write_info(self) -> None:
         write_atomically(self.path / "dataset.json", json.dumps(asdict(self.info), indent=2) + "\n")
 

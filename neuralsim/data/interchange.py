@@ -31,14 +31,21 @@ class ImportConfig:
 
     From Minari: the id of a dataset, or the folder it lies in.
 
+    From MineRL v0.x: a folder of recordings v3_* (recording.mp4, rendered.npz, metadata.json). From OpenAI's VPT and
+    BASALT contractors: an index file, or a folder of NAME.mp4 with NAME.jsonl. Actions are MineRL's 23 buttons and
+    camera. A recording that cannot be read is skipped, and reported by its name; run the same command again to
+    continue after an interruption, or when there are more recordings.
+
     Example: neuralsim data import my_videos --out data/mine --fps 20
+
+    neuralsim data import MineRLTreechop-v0 --out data/treechop --workers 8
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """Folder of videos, or Minari dataset."""
+    """Folder of videos or recordings, index file, or Minari dataset."""
     out: Path
-    """Folder of the new dataset."""
-    kind: Literal["auto", "videos", "minari"] = "auto"
+    """Folder of the new dataset; an import of MineRL or VPT recordings is continued."""
+    kind: Literal["auto", "videos", "minari", "minerl", "vpt"] = "auto"
     """What the source is; found out by itself."""
     size: tuple[int, int] | None = None
     """Height and width of the stored frames; by default 64 64, or those of a dataset that was exported from here."""
@@ -56,6 +63,14 @@ class ImportConfig:
     """Key of the pixels in Dict observations (Minari)."""
     download: bool = False
     """Fetches a Minari dataset that is not on this machine."""
+    clip_camera: bool = False
+    """Cuts camera movements beyond 180 degrees in a step instead of skipping the recording (MineRL, VPT)."""
+    cursor: Path | None = None
+    """Picture (PNG, 16x16) of the mouse pointer that is drawn into open menus (VPT); by default a white arrow."""
+    workers: int = 1
+    """Recordings that are read at the same time (MineRL, VPT)."""
+    quiet: bool = False
+    """Shows no progress."""
 
     def space(self) -> spaces.Space | None:
         """``action_space`` read from JSON.
@@ -108,22 +123,34 @@ def import_data(config: ImportConfig) -> EpisodeStore:
     Raises:
         ValueError: If the source does not hold what it should; the message names file and value.
         FileNotFoundError: If there is no such source.
-        FileExistsError: If ``out`` holds a dataset already.
+        FileExistsError: If ``out`` holds a dataset already, and the import is none that can be continued.
         ModuleNotFoundError: Without the extra that the source needs.
     """
-    if (config.out / "dataset.json").exists():
+    kind = _kind(config.source) if config.kind == "auto" else config.kind
+    if kind in ("videos", "minari") and (config.out / "dataset.json").exists():
         raise FileExistsError(f"{config.out} already holds a dataset; choose another --out")
+    if kind in ("minerl", "vpt") and config.action_space is not None:
+        raise ValueError(f"--action-space is not for {kind} recordings, whose actions are MineRL's: leave it away")
+    if config.workers < 1:
+        raise ValueError(f"--workers {config.workers} must be at least 1")
     if config.size is not None and min(config.size) < 1:
         raise ValueError(f"--size {config.size} must be a height and a width of at least 1")
     if config.resample not in RESAMPLE:
         raise ValueError(f"unknown resample {config.resample!r}; choose one of {', '.join(RESAMPLE)}")
     if config.fps is not None and not config.fps > 0:
         raise ValueError(f"--fps {config.fps} must be a positive number of frames per second")
-    kind = _kind(config.source) if config.kind == "auto" else config.kind
     if kind == "videos":
         from neuralsim.data.videos import import_videos
 
         store = import_videos(config)
+    elif kind == "minerl":
+        from neuralsim.data.minerl import import_minerl
+
+        store = import_minerl(config)
+    elif kind == "vpt":
+        from neuralsim.data.vpt import import_vpt
+
+        store = import_vpt(config)
     else:
         from neuralsim.data.minari import import_minari
 
@@ -154,17 +181,23 @@ def export_data(config: ExportConfig) -> None:
     print(f"{len(store)} episodes, {store.total_steps} steps as {config.to} in {config.out}")
 
 
-def progress(items: Any, what: str, quiet: bool = False) -> Any:
-    """Iterates with a progress bar."""
+def progress(items: Any, what: str, quiet: bool = False, total: int | None = None) -> Any:
+    """Iterates with a progress bar; ``total`` is the number of items where they have no length."""
     if quiet:
         return items
     from rich.progress import track
 
-    return track(items, description=what)
+    return track(items, description=what, total=total)
 
 
 def _kind(source: str) -> str:
     folder = Path(source)
+    if folder.suffix == ".json" and folder.is_file():
+        return "vpt"
     if not folder.is_dir():
         return "minari"
-    return "minari" if (folder / "data" / "metadata.json").exists() or (folder / "metadata.json").exists() else "videos"
+    if any(folder.rglob("rendered.npz")):
+        return "minerl"
+    if (folder / "data" / "metadata.json").exists() or (folder / "metadata.json").exists():
+        return "minari"
+    return "vpt" if any(folder.rglob("*.jsonl")) else "videos"

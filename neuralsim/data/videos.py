@@ -63,7 +63,7 @@ def import_videos(config: ImportConfig) -> EpisodeStore:
         )  # fmt: skip
     with new_store(config.out, info) as store:
         for (video, table), columns in zip(pairs, tables, strict=True):
-            frames = np.stack([resize(f, (size[0], size[1]), config.resample) for f in _decode(av, video)])
+            frames = np.stack([resize(f, (size[0], size[1]), config.resample) for f in decode_frames(video)])
             rows = len(next(iter(columns.values())))
             if config.drop_last and len(frames) == rows:
                 columns, rows = {name: values[:-1] for name, values in columns.items()}, rows - 1
@@ -290,13 +290,22 @@ def _encode(av: Any, stem: Path, frames: np.ndarray, fps: float) -> None:
     os.replace(temporary, stem.with_suffix(suffix))
 
 
-def _decode(av: Any, file: Path) -> Iterator[np.ndarray]:
+def decode_frames(file: Path) -> Iterator[np.ndarray]:
+    """The frames ``(H, W, 3)`` uint8 of a video, one after the other.
+
+    Raises:
+        ValueError: If it cannot be read, or a frame of it is damaged.
+        ModuleNotFoundError: Without the extra ``video``.
+    """
+    av = require("av", extra="video", why="reading videos")
+    count = 0
     try:
         with av.open(str(file)) as container:
             if not container.streams.video:
                 raise ValueError(f"{file} holds no video")
-            count = 0
             for frame in container.decode(video=0):
+                if frame.is_corrupt:
+                    raise ValueError(f"{file} is damaged at frame {count}")
                 count += 1
                 yield frame.to_ndarray(format="rgb24")
     except (av.error.FFmpegError, EOFError) as error:
