@@ -198,7 +198,7 @@ class ActionCodec:
         if np.issubdtype(self.space.dtype, np.integer):
             outside |= values != np.round(values)
         self._refuse(values, outside, f"use {self.space.low.min()} to {self.space.high.max()}")
-        span = np.maximum(high - low, 1e-12)
+        span = np.where(high > low, high - low, 1.0)
         return ((values - low) / span * 2 - 1).reshape((*lead, self.size)).astype(np.float32)
 
     def _encode_parts(self, actions: Any) -> np.ndarray:

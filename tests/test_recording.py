@@ -14,6 +14,7 @@ import neuralsim.envs.recording as recording
 from neuralsim.agents.policies import PlayerQuit, Policy
 from neuralsim.cli import main
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.data.writer_lock import only_writer
 from neuralsim.envs.real import make_real
 from neuralsim.envs.recording import RecordConfig, record
 
@@ -221,7 +222,7 @@ def test_disk_full(tmp_path, workers):
 
 def test_two_recordings_into_one_folder(tmp_path):
     store = record(config(tmp_path, steps=5))
-    with recording._only_writer(store), pytest.raises(ValueError, match="another process"):
+    with only_writer(store), pytest.raises(ValueError, match="another process"):
         record(config(tmp_path, steps=10))
 
 
