@@ -25,8 +25,8 @@ DEFAULT_PLANNER = "icem"
 class MPCOptions:
     """How far, how often and how thoroughly a planner looks ahead.
 
-    With these defaults the bundled Pong is played at 9 steps a second on 2 CPU cores (0.4 s per plan); doubling the
-    candidates, iterations or horizon about halves that, and taking more steps of each plan makes up for it.
+    With these defaults the bundled Pong is played at 7 to 9 steps a second on 2 CPU cores (half a second per plan);
+    doubling the candidates, iterations or horizon about halves that, taking more steps of each plan makes up for it.
     """
 
     horizon: int = 4
