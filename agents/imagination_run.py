@@ -27,7 +27,7 @@ from neuralsim.evaluation.held_out import check_same_game
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.training.dynamics import mark_courses
 from neuralsim.training.loop import LoopConfig, TrainingRun
-from neuralsim.training.parts import load_tokenizer
+from neuralsim.training.parts import tokenizer_fingerprint
 from neuralsim.training.tokenizer import split_episodes
 from neuralsim.world import World
 from neuralsim.world_files import AGENTS
@@ -100,9 +100,7 @@ def train_in_imagination(run: ImaginationRun) -> None:
         raise ValueError(
             f"{run.prior} sees pixels, and in imagination there are none: train a clone (neuralsim agent train clone)"
         )
-    # Compared as they lie on disk: a world on a GPU may have been rounded.
-    assert world.source is not None
-    if fingerprint(clone.tokenizer) != fingerprint(load_tokenizer(world.source)):
+    if fingerprint(clone.tokenizer) != tokenizer_fingerprint(world):
         raise ValueError(
             f"the clone {run.prior} sees through another tokenizer than the world {run.env} has: train one with "
             f"neuralsim agent train clone --tokenizer {world.source}"

@@ -19,7 +19,7 @@ from neuralsim.agents.planners.plan_space import PlanSpace
 from neuralsim.agents.planners.planner import GAMMA, check_gamma
 from neuralsim.agents.planners.rewards import RewardFunction, check_learned_reward
 from neuralsim.data.latents import fingerprint
-from neuralsim.training.parts import load_tokenizer
+from neuralsim.training.parts import tokenizer_fingerprint
 from neuralsim.world import World, WorldState
 
 
@@ -210,9 +210,7 @@ def check_prior(prior: Agent, world: World) -> None:
     """
     if prior.action_space != world.action_space:
         raise ValueError(f"the prior plays {prior.action_space}, and the world {world.action_space}")
-    # Compared as it lies on disk: a world on a GPU may have been rounded.
-    eyes = world.tokenizer if world.source is None else load_tokenizer(world.source)
-    if fingerprint(prior.tokenizer) != fingerprint(eyes):
+    if fingerprint(prior.tokenizer) != tokenizer_fingerprint(world):
         raise ValueError(
             f"the prior sees through another tokenizer than the world {world.config.name!r} has: train one with "
             f"neuralsim agent train clone --tokenizer {world.source or 'WORLD'}"

@@ -25,10 +25,10 @@ import tyro
 from einops import rearrange
 from torch import Tensor, nn
 
-from neuralsim.data.latents import LatentEpisode, fingerprint
+from neuralsim.data.latents import LatentEpisode
 from neuralsim.heads import strided_trunk, trunk_size
 from neuralsim.tensor_files import read_tensors, write_tensors
-from neuralsim.training.parts import load_tokenizer
+from neuralsim.training.parts import tokenizer_fingerprint
 from neuralsim.world import World
 
 PREFERENCE = "preference.safetensors"
@@ -239,11 +239,9 @@ class PreferenceReward(nn.Module):
         Raises:
             ValueError: If it was learned on other latents, or for other actions.
         """
-        # Compared as they lie on disk: a world on a GPU may have been rounded.
-        eyes = world.tokenizer if world.source is None else load_tokenizer(world.source)
         for what, ours, theirs in (
             ("actions", self.facts["action_space"], world.config.action_space),
-            ("tokenizer", self.facts["tokenizer"], fingerprint(eyes)),
+            ("tokenizer", self.facts["tokenizer"], tokenizer_fingerprint(world)),
         ):
             if ours != theirs:
                 raise ValueError(

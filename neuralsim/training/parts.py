@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from neuralsim.data.latents import fingerprint
 from neuralsim.dynamics import build_dynamics
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.registration import BUNDLED_WORLDS
@@ -54,6 +55,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     model = build_tokenizer(config["type"], config["config"])
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
+
+
+def tokenizer_fingerprint(world: World) -> str:
+    """The name of a world's tokenizer weights as they lie on disk: a world on a GPU may have been rounded."""
+    return fingerprint(world.tokenizer if world.source is None else load_tokenizer(world.source))
 
 
 def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
