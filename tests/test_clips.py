@@ -13,7 +13,7 @@ def episode(length: int, number: int = 0) -> LatentEpisode:
     if length > 40:
         rewards[40] = 1.0
     terminated[-1] = 1.0
-    return LatentEpisode(number, latents, actions, rewards, terminated, torch.zeros(length, dtype=torch.bool),
+    return LatentEpisode(number, latents, actions, rewards, terminated, torch.zeros(length, dtype=torch.long),
                          torch.zeros(length, dtype=torch.long))  # fmt: skip
 
 
@@ -89,10 +89,18 @@ def test_aftermath_clips_end_within_40_frames_of_the_reward():
 
 def test_clips_of_turns_end_in_a_turn_or_just_after():
     turning, straight = episode(100), episode(100, 1)
-    turning.turns[[30, 70]] = True
+    turning.turns[[30, 70]] = 1
     sampler = ClipSampler([turning, straight], 10, 1, ClipMix(events=0, ends=0, aftermath=0, starts=0, turns=1))
     last = sampler.draw(0, 200).latents[:, -1, 0, 0, 0]
     assert set(last.int().tolist()) == {31, 32, 33, 71, 72, 73}
+
+
+def test_turns_are_shown_as_often_as_they_say():
+    turning = episode(100)
+    turning.turns[30], turning.turns[70] = 3, 1
+    sampler = ClipSampler([turning], 10, 1, ClipMix(events=0, ends=0, aftermath=0, starts=0, turns=1))
+    last = sampler.draw(0, 1000).latents[:, -1, 0, 0, 0]
+    assert 700 < int((last < 50).sum()) < 800
 
 
 def test_clips_of_comebacks_hide_what_was_before():

@@ -186,7 +186,8 @@ def test_a_lead_of_own_frames_goes_before_the_frames_with_a_loss():
         losses, leads_here = [], set()
         for clip in (batch, changed):
             torch.manual_seed(seed)
-            _, metrics, own = model.rollout_loss(clip)
+            made = model.rollout(clip)
+            metrics, own = made.metrics, made.own
             losses.append(float(metrics["flow"]))
             leads_here.add(own.shape[1] - config.rollout)
         (lead,) = leads_here
@@ -207,7 +208,7 @@ def test_nothing_is_dreamed_before_an_episode_begins():
     batch.valid[:, :first] = False
     for seed in range(8):
         torch.manual_seed(seed)
-        own = model.rollout_loss(batch)[2]
+        own = model.rollout(batch).own
         lead = own.shape[1] - config.rollout
         real = batch.latents[:, first + 1 - lead : first + 1]
         assert torch.equal(own[:, :lead], real)

@@ -257,6 +257,11 @@ def test_turns_are_where_a_thing_leaves_its_course():
     assert turns(DOT.things[0], labels, least=5).sum() == 0
     down = dataclasses.replace(DOT.things[0], turns_along=("y",))
     assert not turns(down, labels).any()  # it falls steadily all the while
+    shares = dataclasses.replace(DOT.things[0], turn_shares=(3, 2))
+    assert turns(shares, labels)[3] in (2, 3)
+    mirrored = {**labels, "x": -np.asarray(labels["x"])}
+    only_x = dataclasses.replace(shares, turns_along=("x",))
+    assert turns(only_x, labels)[3] + turns(only_x, mirrored)[3] == 5
 
 
 def test_comebacks_are_where_a_thing_is_back_after_a_while():

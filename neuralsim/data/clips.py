@@ -52,6 +52,7 @@ class ClipSampler:
         predicted: How many frames at the end of a clip carry a loss; at least one lies in the episode.
         mix: Which clips to show more often; by default none.
         seed: Of the draws.
+        beyond: Frames L after a clip for which places are told as well, where the episodes know them.
 
     Raises:
         ValueError: If no episode is long enough, or the shares of the mix make no shares.
@@ -64,6 +65,7 @@ class ClipSampler:
         predicted: int,
         mix: ClipMix | None = None,
         seed: int = 0,
+        beyond: int = 0,
     ) -> None:
         self.episodes = [episode for episode in episodes if len(episode) >= predicted]
         if not self.episodes:
@@ -72,10 +74,11 @@ class ClipSampler:
                 f"the longest of {len(episodes)} episodes has {longest} steps, but clips predict {predicted}"
                 " frames: record longer episodes or lower rollout"
             )
-        self.clip_length, self.predicted, self.seed = clip_length, predicted, seed
+        self.clip_length, self.predicted, self.seed, self.beyond = clip_length, predicted, seed, beyond
         self.shares = dataclasses.asdict(mix) if mix else {}
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
             raise ValueError(f"{mix}: shares are 0 or more, and at most 1 together")
+        self.knows_places = all(episode.places is not None for episode in self.episodes)
         # A clip is named by the index of its last frame, which runs from `predicted` to T.
         self.counts = np.array([len(episode) - predicted + 1 for episode in self.episodes])
         self.cumulative = self.counts.cumsum()
@@ -88,15 +91,18 @@ class ClipSampler:
         }
 
     def _find(self, happens: Callable[[LatentEpisode], torch.Tensor]) -> np.ndarray:
-        """Episode and step of everything that happens, ``(N, 2)``."""
-        steps = [happens(episode).nonzero()[:, 0].numpy() for episode in self.episodes]
+        """Episode and step of everything that happens, ``(N, 2)``, as often as the number there says."""
+        steps = []
+        for episode in self.episodes:
+            times = happens(episode).long().numpy()
+            steps.append(np.repeat(np.arange(len(times)), times))
         return np.concatenate([np.stack([np.full(len(s), i), s], axis=1) for i, s in enumerate(steps)])
 
     def draw(self, step: int, batch_size: int) -> ClipBatch:
         """The batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         bounds, names = np.cumsum([*self.shares.values()]), [*self.shares, "any"]
-        clips = []
+        clips, places = [], []
         for draw in rng.random(batch_size):
             kind = names[int(np.searchsorted(bounds, draw, side="right"))]
             pool, hidden = self.pools.get(kind, ()), 0
@@ -115,7 +121,10 @@ class ClipSampler:
                 i = int(self.cumulative.searchsorted(flat, side="right"))
                 last = self.predicted + int(flat - (self.cumulative[i] - self.counts[i]))
             clips.append(cut_clip(self.episodes[i], last, self.clip_length, hidden))
-        return ClipBatch(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
+            if self.knows_places:
+                places.append(cut_places(self.episodes[i], last, self.clip_length, self.beyond))
+        latents, actions, rewards, terminated, valid = (torch.stack(parts) for parts in zip(*clips, strict=True))
+        return ClipBatch(latents, actions, rewards, terminated, valid, torch.stack(places) if places else None)
 
 
 def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) -> tuple[torch.Tensor, ...]:
@@ -136,3 +145,11 @@ def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) ->
         episode.terminated[inside] * known,
         valid,
     )
+
+
+def cut_places(episode: LatentEpisode, last: int, length: int, beyond: int) -> torch.Tensor:
+    """Where things are on the ``length`` frames up to frame ``last`` and on so many beyond it (see ClipBatch)."""
+    assert episode.places is not None
+    frames = torch.arange(last - length + 1, last + beyond + 1)
+    known = frames < len(episode.places)
+    return torch.where(known[:, None], episode.places[frames.clamp(0, len(episode.places) - 1)], torch.inf)

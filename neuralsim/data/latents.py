@@ -32,8 +32,11 @@ class LatentEpisode:
         actions: ``(T, A)`` encoded, float32.
         rewards: ``(T,)`` float32.
         terminated: ``(T,)`` float32.
-        turns: ``(T,)`` bool, whether something changes its course with the step; all False where nobody looked.
+        turns: ``(T,)`` int64, how often to show a step with which something changes its course; 0 elsewhere, and where
+            nobody looked.
         comebacks: ``(T,)`` int64: where something comes back with the step, the first frame without it, else 0.
+        places: ``(T+1, P)`` float32, where things are (see :class:`neuralsim.dynamics.base.ClipBatch`); None where
+            nobody knows.
     """
 
     id: int
@@ -43,6 +46,7 @@ class LatentEpisode:
     terminated: Tensor
     turns: Tensor
     comebacks: Tensor
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -91,7 +95,7 @@ def load_latents(
                 torch.from_numpy(codec.encode(store.actions(i))),
                 torch.from_numpy(np.asarray(store.rewards(i), np.float32)),
                 torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
-                torch.zeros(store.length(i), dtype=torch.bool),
+                torch.zeros(store.length(i), dtype=torch.long),
                 torch.zeros(store.length(i), dtype=torch.long),
             )
         )

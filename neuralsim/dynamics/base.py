@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ class ClipBatch:
         rewards: ``(B, T-1)``.
         terminated: ``(B, T-1)`` 1.0 where the episode ended with that action.
         valid: ``(B, T)`` False for frames before the episode began (they repeat its first frame).
+        places: ``(B, T + L, P)`` where things are on the clip's frames and on L frames after it, in pixels: a column
+            for each coordinate of each thing of the game's probes. NaN where a thing is not there, infinite where
+            nobody knows, as after the end of an episode. None for recordings without that ground truth.
     """
 
     latents: Tensor
@@ -33,10 +37,34 @@ class ClipBatch:
     rewards: Tensor
     terminated: Tensor
     valid: Tensor
+    places: Tensor | None = None
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same clips on another device."""
-        return ClipBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        moved: dict[str, Any] = {name: None if v is None else v.to(device) for name, v in vars(self).items()}
+        return ClipBatch(**moved)
+
+
+@dataclass
+class Rollout:
+    """What a dynamics model makes of training clips.
+
+    Attributes:
+        loss: Scalar.
+        metrics: Detached scalars.
+        own: The model's own predictions of the last S frames, detached, ``(B, S, h, w, c)``, S at least ``predicted``;
+            None where it makes none.
+        features: ``(B, predicted, C, h, w)`` what was read off the past for each predicted frame; None for models that
+            do not read it apart from the frame itself.
+        trusted: ``(B, predicted)`` bool, whether what really comes next can be foreseen from that past: not where a
+            dream has misplaced something. None stands for everywhere.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    own: Tensor | None = None
+    features: Tensor | None = None
+    trusted: Tensor | None = None
 
 
 class Dynamics(nn.Module, ABC):
@@ -72,14 +100,9 @@ class Dynamics(nn.Module, ABC):
         """Compiles what is worth compiling: by default the whole forward pass."""
         self.compile()
 
-    def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """As :meth:`forward`, plus the model's own frames where it makes some.
-
-        Returns:
-            Loss, metrics, and None or the model's detached predictions of the last S frames ``(B, S, h, w, c)``, S at
-            least ``predicted``.
-        """
-        return *self(batch), None
+    def rollout(self, batch: ClipBatch) -> Rollout:
+        """As :meth:`forward`, plus the model's own frames and what it has read off the past, where it makes such."""
+        return Rollout(*self(batch))
 
     @abstractmethod
     def start(self, latents: Tensor, actions: Tensor) -> State:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from neuralsim.dynamics.base import ClipBatch, Dynamics, State
+from neuralsim.dynamics.base import ClipBatch, Dynamics, Rollout, State
 from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, shortcut_loss
 from neuralsim.group_norm import GroupNorm
 from neuralsim.running_rms import RunningRMS
@@ -280,14 +280,11 @@ class ConvolutionalDynamics(Dynamics):
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Shortcut-forcing loss over the last ``rollout`` frames of each clip."""
-        loss, metrics, _ = self.rollout_loss(batch)
-        return loss, metrics
+        made = self.rollout(batch)
+        return made.loss, made.metrics
 
-    def rollout_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """As :meth:`forward`; once the model makes frames of its own, also those of the lead and the rollout.
-
-        They are detached, ``(B, S, h, w, c)``; S is ``rollout`` and the lead of this step.
-        """
+    def rollout(self, batch: ClipBatch) -> Rollout:
+        """As :meth:`forward`; own frames, once the model makes some, are those of the lead and the rollout."""
         config = self.config
         lanes, device = len(batch.latents), batch.latents.device
         begin = self.context_length + config.lead
@@ -299,11 +296,11 @@ class ConvolutionalDynamics(Dynamics):
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
-        def read_past(t: int) -> Predict:
+        def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
             features, last = self.features(context, actions[:, t - config.past_actions : t])
-            return lambda z, level, size: self.predict(features, last, z, level, size)
+            return lambda z, level, size: self.predict(features, last, z, level, size), features
 
         @torch.no_grad()
         def dream(t: int, predict: Predict) -> None:
@@ -317,10 +314,11 @@ class ConvolutionalDynamics(Dynamics):
 
         for t in range(begin - lead, begin):
             with torch.no_grad():
-                dream(t, read_past(t))
-        flow, bootstrap, errors, copies, spreads = [], [], [], [], []
+                dream(t, read_past(t)[0])
+        flow, bootstrap, errors, copies, spreads, pasts, trusted = [], [], [], [], [], [], []
         for t in range(begin, begin + config.rollout):
-            predict, clean = read_past(t), batch.latents[:, t]
+            predict, features = read_past(t)
+            clean = batch.latents[:, t]
             if own_share > 0:
                 dream(t, predict)
             rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
@@ -328,6 +326,8 @@ class ConvolutionalDynamics(Dynamics):
             noise = config.noise_scale * torch.randn_like(clean)
             weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
             terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
+            pasts.append(features)
+            trusted.append((weight > 0).flatten(1).all(1))
             flow.append(terms.flow)
             bootstrap.append(terms.bootstrap)
             spreads.append(terms.spread)
@@ -350,7 +350,8 @@ class ConvolutionalDynamics(Dynamics):
         }
         if shortcuts:
             metrics["bootstrap"] = bootstrap_loss.detach()
-        return loss, metrics, torch.stack(own_frames, dim=1) if own_frames else None
+        own = torch.stack(own_frames, dim=1) if own_frames else None
+        return Rollout(loss, metrics, own, torch.stack(pasts, dim=1), torch.stack(trusted, dim=1))
 
     def _own_share(self) -> float:
         """Share of lanes that go on from the model's own frames: 0, then rising over a fifth of the run."""

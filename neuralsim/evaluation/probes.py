@@ -23,15 +23,21 @@ class Thing:
         present: Key of the probe's output that says whether it is there.
         position: Keys of its coordinates, in pixels.
         tolerance: How far off a dreamed one may be, in pixels.
+        foreseen: How many frames ahead the past alone tells where it will be, whatever is done in between: training
+            asks for these (:mod:`neuralsim.training.foresight`); 1 is the next frame, whose action is known.
         turns_along: Keys of those coordinates along which a change of course is a turn (:func:`turns`), where others
             are easily foreseen; by default all of ``position``.
+        turn_shares: How often to show turns towards lower and towards higher coordinates, one against the other: what a
+            player does to a thing is harder to foresee than what a program does.
     """
 
     name: str
     present: str
     position: tuple[str, ...]
     tolerance: float
+    foreseen: tuple[int, ...] = (1,)
     turns_along: tuple[str, ...] = ()
+    turn_shares: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ PROBES = {
         "neuralsim.evaluation.pong_probes",
         (
             # What a paddle does to the ball is the hard part; walls turn it along y alone, always in the same way.
-            Thing("ball", "ball_present", ("ball_x", "ball_y"), 2.0, turns_along=("ball_x",)),
+            Thing("ball", "ball_present", ("ball_x", "ball_y"), 2.0, (1, 2, 4, 7), ("ball_x",), turn_shares=(3, 1)),
             Thing("player", "player_present", ("player_y",), 1.0),
             Thing("enemy", "enemy_present", ("enemy_y",), 1.0),
         ),
@@ -144,17 +150,18 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
         least: Change of velocity from which on it is a turn, in pixels per step.
 
     Returns:
-        ``(T,)`` bool: whether it leaves its course with the step; False where the thing is not there all the while, or
-        the labels do not know it.
+        ``(T,)`` int64: how often to show a step with which it leaves its course (``turn_shares``); 0 elsewhere, where
+        the thing is not there all the while, or the labels do not know it.
     """
     length = len(next(iter(labels.values()), ())) - 1
-    turned = np.zeros(max(0, length), bool)
+    turned = np.zeros(max(0, length), np.int64)
     if length < 2 or any(key not in labels for key in (thing.present, *thing.position)):
         return turned
     there = np.asarray(labels[thing.present]) > 0.5
     position = np.stack([np.asarray(labels[key], float) for key in thing.turns_along or thing.position], axis=1)
-    change = np.linalg.norm(np.nan_to_num(np.diff(position, n=2, axis=0)), axis=1)
-    turned[1:] = (change > least) & there[:-2] & there[1:-1] & there[2:]
+    change = np.nan_to_num(np.diff(position, n=2, axis=0))
+    turning = (np.linalg.norm(change, axis=1) > least) & there[:-2] & there[1:-1] & there[2:]
+    turned[1:] = np.where(turning, np.where(change.sum(1) < 0, *thing.turn_shares), 0)
     return turned
 
 

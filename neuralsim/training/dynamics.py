@@ -20,10 +20,11 @@ from neuralsim.devices import choose_device
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
 from neuralsim.dynamics.transformer import TransformerDynamicsConfig
-from neuralsim.evaluation.probes import Probes, comebacks, find, find_probes, probes_for, turns
+from neuralsim.evaluation.probes import Probes, Thing, comebacks, find, find_probes, probes_for, turns
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
+from neuralsim.training.foresight import Foresight, ForesightConfig, places
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import initial_weights_of, load_initial_weights, load_tokenizer, part_config, save_part
 from neuralsim.training.tokenizer import split_episodes
@@ -57,6 +58,7 @@ class DynamicsRun:
     clips: ClipMix = field(default_factory=ClipMix)
     convolutional: ConvolutionalDynamicsConfig = field(default_factory=ConvolutionalDynamicsConfig)
     transformer: TransformerDynamicsConfig = field(default_factory=TransformerDynamicsConfig)
+    foresight: ForesightConfig = field(default_factory=ForesightConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=12_000, learning_rate=1.5e-3))
 
@@ -112,6 +114,27 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
     return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)), run.heads_only)
 
 
+def add_foresight(model: WorldModel, run: DynamicsRun, tokenizer: Tokenizer, things: tuple[Thing, ...]) -> None:
+    """Has the features of the past foresee where things will be, where dynamics and recordings are such."""
+    config = model.dynamics.config
+    if things and run.foresight.weight > 0 and not run.heads_only and isinstance(config, ConvolutionalDynamicsConfig):
+        grid, frame = tokenizer.latent_shape[:2], tokenizer.frame_shape[:2]
+        model.foresight = Foresight(run.foresight, things, config.channels, grid, frame)
+
+
+def mark_places(episodes: list[LatentEpisode], store: EpisodeStore, probes: Probes | None) -> tuple[Thing, ...]:
+    """Marks in episodes where the things are that the game's probes know.
+
+    Returns:
+        These things; none if the recordings do not know where they are.
+    """
+    if probes is None:
+        return ()
+    for episode in episodes:
+        episode.places = places(probes.things, store.labels(episode.id))
+    return probes.things if all(episode.places is not None for episode in episodes) else ()
+
+
 def mark_courses(episodes: list[LatentEpisode], store: EpisodeStore, clips: ClipMix) -> Probes | None:
     """Marks turns and comebacks in episodes, where clips are to show them and the recordings know them.
 
@@ -133,17 +156,20 @@ def train_dynamics(run: DynamicsRun) -> None:
     tokenizer = load_tokenizer(run.tokenizer).to(choose_device(run.loop.device))
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)
     codec = ActionCodec(space_from_json(store.info.action_space))
+    episodes = load_latents(store, train_ids, tokenizer)
+    held = load_latents(held_store, held_ids, tokenizer)
+    probes = mark_courses(episodes, store, run.clips)
+    things = mark_places(episodes, store, probes)
     torch.manual_seed(run.loop.seed)
     model = build_world_model(run, tokenizer, codec.size)
+    add_foresight(model, run, tokenizer, things)
     initial = None
     if run.init_from is not None:
         # A run that is resumed has its weights already: what it began from may have gone on since, or be gone.
         initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
-    episodes = load_latents(store, train_ids, tokenizer)
-    held = load_latents(held_store, held_ids, tokenizer)
-    probes = mark_courses(episodes, store, run.clips)
+    beyond = model.foresight.beyond if model.foresight else 0
     clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
-    sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed)
+    sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed, beyond)
 
     def evaluate(model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         assert isinstance(model, WorldModel)
@@ -159,6 +185,9 @@ def train_dynamics(run: DynamicsRun) -> None:
         "heads": dataclasses.asdict(model.heads.config),
         "batch_size": run.batch_size,
         "clips": dataclasses.asdict(run.clips),
+        "foresight": dataclasses.asdict(run.foresight) | {"things": [dataclasses.asdict(t) for t in things]}
+        if model.foresight
+        else None,
         "heads_only": run.heads_only,
         "init_from": initial,
         "episodes": len(episodes),

@@ -30,7 +30,10 @@ def part_config(model: Any) -> dict[str, Any]:
     return {"type": model.type_name, "config": dataclasses.asdict(model.config)}
 
 
-HOW_TRAINED = ("batch_size", "clips", "heads_only", "loop", "init_from")
+FORESIGHT = "foresight."
+"""Names of the weights that serve training alone begin so."""
+
+HOW_TRAINED = ("batch_size", "clips", "foresight", "heads_only", "loop", "init_from")
 """What a world tells of the training of its dynamics, run by run."""
 
 
@@ -76,8 +79,15 @@ def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
             model.dynamics.load_state_dict(world.dynamics.state_dict())
             model.heads.load_state_dict(world.heads.state_dict())
             return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
-        earlier, description = load_world_model(path)
-        model.load_state_dict(earlier.state_dict())
+        tensors, description = _read(path, "dynamics.safetensors", "world model")
+        own = model.state_dict()
+        foresight = {name: value for name, value in own.items() if name.startswith(FORESIGHT)}
+        # A readout of the past that fits is taken along; one of other things or looks begins anew.
+        fits = {name: value.shape for name, value in foresight.items()} == {
+            name: value.shape for name, value in tensors.items() if name.startswith(FORESIGHT)
+        }
+        kept = {name: value for name, value in tensors.items() if fits or not name.startswith(FORESIGHT)}
+        model.load_state_dict(kept if fits else {**kept, **foresight})
         told = {key: description.get(key) for key in ("dynamics", *HOW_TRAINED)}
         return {"path": str(path), **told, **read_spent(path)}
     except RuntimeError as error:
@@ -102,11 +112,11 @@ def _world(path: Path) -> World | None:
 
 
 def load_world_model(path: Path) -> tuple[WorldModel, dict[str, Any]]:
-    """Reads ``dynamics.safetensors``, or the one in a run's folder; frozen and in eval mode."""
+    """Reads ``dynamics.safetensors``, or the one in a run's folder, without its foresight; frozen, in eval mode."""
     tensors, config = _read(path, "dynamics.safetensors", "world model")
     dynamics = build_dynamics(config["dynamics"]["type"], config["dynamics"]["config"])
     model = WorldModel(dynamics, Heads(HeadsConfig(**config["heads"])))
-    model.load_state_dict(tensors)
+    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(FORESIGHT)})
     return model.eval().requires_grad_(False), config
 
 

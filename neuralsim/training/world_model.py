@@ -10,6 +10,7 @@ from neuralsim.dynamics.base import ClipBatch, Dynamics
 from neuralsim.dynamics.shortcut import mix
 from neuralsim.heads import Heads
 from neuralsim.running_rms import RunningRMS
+from neuralsim.training.foresight import Foresight
 
 MOST_NOISE = 0.15
 """Most noise that heads trained alone see, as a share of the lerp."""
@@ -26,14 +27,18 @@ class WorldModel(nn.Module):
         heads: Judge transitions.
         heads_only: Leaves the dynamics as it is and trains the heads on real frames, half of the clips with some noise
             in place of the dynamics' errors. A step takes a fraction of the time, and rare events need many.
+        foresight: Has the dynamics' features tell where things will be, on clips that know it.
     """
 
-    def __init__(self, dynamics: Dynamics, heads: Heads, heads_only: bool = False) -> None:
+    def __init__(
+        self, dynamics: Dynamics, heads: Heads, heads_only: bool = False, foresight: Foresight | None = None
+    ) -> None:
         super().__init__()
         self.heads_only = heads_only
         dynamics.requires_grad_(not heads_only)
         self.dynamics = dynamics
         self.heads = heads
+        self.foresight = foresight
         self.reward_scale = RunningRMS()
         self.continue_scale = RunningRMS()
 
@@ -43,7 +48,7 @@ class WorldModel(nn.Module):
 
     def separate_parts(self) -> list[nn.Module]:
         """What shares no gradients."""
-        return [self.dynamics, self.heads]
+        return [self.dynamics, self.heads, *([self.foresight] if self.foresight else [])]
 
     def compile_parts(self) -> None:
         """Compiles what runs many times per step."""
@@ -54,7 +59,11 @@ class WorldModel(nn.Module):
         loss, own = batch.latents.new_zeros(()), None
         metrics: dict[str, Tensor] = {}
         if not self.heads_only:
-            loss, metrics, own = self.dynamics.rollout_loss(batch)
+            made = self.dynamics.rollout(batch)
+            loss, metrics, own = made.loss, made.metrics, made.own
+            if self.foresight is not None and made.features is not None and batch.places is not None:
+                sight, told = self.foresight.loss(made, batch.places)
+                loss, metrics = loss + self.foresight.config.weight * sight, metrics | told
         count = self.dynamics.predicted
         targets = [value[:, -count:] for value in (batch.actions, batch.rewards, batch.terminated)]
         clips = [self._noised(batch.latents) if self.heads_only and self.training else batch.latents]
