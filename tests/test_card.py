@@ -18,13 +18,16 @@ def card_of(value):
     event = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "real": 10, "lags": {k: {"f1": 0.9} for k in "012"}}
     event |= {"calibration": {"ece": 0.01}, "doubtful": {"ece": math.nan}}
     order = {"order": value, "pairs": 7}
+    game = {"games": 2, "ended": 1, "lengths": [800], "rallies": [], "points": [[1, 0], [0, 21]],
+            **dict.fromkeys(("won", "points_per_1000", "board", "legible"), value)}  # fmt: skip
     long = {"windows": {"ball_present": [0.5, 0.25]}, "episodes": {"lengths": [], "returns": []}}
     return {
         "world": "w", "env_id": "E", "env_kwargs": {}, "sampling_steps": 4, "clips": 9, "lanes": 1, "steps": 5,
         "player": "noop", "parameters": {"dynamics": 10**6}, "held_out": {"episodes": 2, "steps": 9, "command": "c"},
         "trained_on": {"dynamics": {"steps": 10, "seconds": 60, "blend": {"runs/a": {"share": 0.3}}}},
         "tokenizer": {"psnr": 40.0, "frames": 10, "ball": None, "no_ghost_ball": 1.0},
-        "open_loop": {"4": {"psnr": sources, "ball": sources, "false_ball": value}},
+        "open_loop": {"4": {"psnr": sources, "ball": sources, "false_ball": value,
+                            "present_ball": {"precision": value, "recall": value}}},
         "controllability": {"delta_psnr": value, "error_ratio": {"random": {"4": value}}},
         "trust": {
             "curve": {"steps": [4], "errors": [0.123]},
@@ -35,6 +38,16 @@ def card_of(value):
         "events": {"reward": event},
         "returns": {"64": {"error": value, "bias": value, "constant": value}},
         "closed_loop": {"dream": {"dead": 0.0}, "real": {"dead": math.nan}},
+        "dreamed_events": {
+            "span": 64, "lag": 3,
+            **{name: {"real": 3, "said": 2, "precision": value, "recall": value} for name in ("all", "won", "lost")},
+        },
+        "games": {
+            "noop": {
+                "dream": game, "real": {**game, "lengths": [700, 900]},
+                "distance": {"lengths": 0.5, "rallies": math.nan},
+            },
+        },
         "ranking": {
             "policies": {"noop": {"dream": value, "real": value, "control": value}}, "lanes": 3, "steps": 70,
             "spearman": value, "pearson": value, "mmrv": value, "control": {"spearman": value}, "regret": 0.25,
@@ -64,7 +77,8 @@ def test_the_card_tells_what_there_is(value):
     for part in (
         "FVD", "10.0 (a film", "LPIPS: no weights", "30.0 % of its weights are those of runs/a", "macro F1 0.400",
         "| ball present | 0.375 | 0.25 (-1.5) |", "costs 0.25.", "| ball_x | 7 |", "| 1 | 80 |", "3 GFLOP", "2 KiB",
-        "| error | 0.123 |",
+        "| error | 0.123 |", "| game length, steps | 800 (800 to 800) | 800 (750 to 850) |", "| above 0 | 3 | 2 |",
+        "ball there or not, recall",
     ):  # fmt: skip
         assert part in page, part
 

@@ -44,7 +44,8 @@ def home(tmp_path_factory):
     packed = (home / "world" / "world.safetensors").read_bytes()
     parts = [part for part in get_args(Part) if part != "cost"]
     run("evaluate", home / "world", "--data", home / "held", "--out", home / "report", "--parts", *parts, "--clips", 3,
-        "--horizon", 20, "--lanes", 2, "--steps", 12, "--policies", "noop", "random", "scripted=1",
+        "--horizon", 20, "--lanes", 2, "--steps", 12, "--games", 2, "--game-steps", 12,
+        "--policies", "noop", "random", "scripted=1",
         "--ranking-lanes", 2, "--ranking-steps", 10, "--moments", 2, "--branches", 2, "--branch-steps", 6,
         "--long-lanes", 1, "--long-steps", 1000, "--save")  # fmt: skip
     assert (home / "world" / "world.safetensors").read_bytes() == packed  # --save adds the card and nothing else
@@ -59,6 +60,8 @@ def test_every_step_left_its_result(home):
     assert kinds == {"train", "held-out"}
     card = json.loads((home / "world" / "card.json").read_text())
     assert set(card["open_loop"]["1"]) >= {"psnr", "ball", "player", "enemy"}
+    assert set(card["games"]) == {"scripted=0.7", "noop"}
+    assert card["dreamed_events"]["span"] == 20
     assert set(card) >= {"events", "trust", "closed_loop", "ranking", "counterfactuals", "long_dreams"}
     assert set(card["ranking"]["policies"]) == {"noop", "random", "scripted=1"}
     assert card["counterfactuals"]["moments"] == 2
@@ -134,6 +137,26 @@ def test_training_goes_on_from_a_world(home):
     origin = json.loads((home / "dynamics3" / "config.json").read_text())["init_from"]
     assert origin["path"] == str(home / "world")
     assert origin["loop"]["steps"] == 3  # the world tells how it was trained, and so do those that go on from it
+
+
+def test_foresight_is_taken_along_where_it_fits_and_never_packed(home):
+    def weights(folder: str, file: str = "dynamics.safetensors") -> dict[str, torch.Tensor]:
+        tensors = read_tensors(home / folder / file)[0]
+        return {name: value for name, value in tensors.items() if name.startswith("foresight.")}
+
+    told = json.loads((home / "dynamics" / "config.json").read_text())["foresight"]
+    assert [thing["name"] for thing in told["things"]] == ["ball", "player", "enemy"]
+    assert weights("dynamics")
+    assert not weights("world", "world.safetensors")
+    again = ["train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer",
+             home / "tokenizer", "--init-from", home / "dynamics", *SMALL_DYNAMICS, *ON_CPU,
+             "--loop.learning-rate", 0]  # fmt: skip
+    run(*again, "--out", home / "foresight1")
+    assert all(torch.equal(value, weights("foresight1")[name]) for name, value in weights("dynamics").items())
+    run(*again, "--out", home / "foresight2", "--foresight.channels", 16)
+    assert len(weights("foresight2")["foresight.conv.bias"]) == 16
+    run(*again, "--out", home / "foresight3", "--foresight.weight", 0)
+    assert not weights("foresight3")
 
 
 def test_heads_alone_leave_the_dynamics_as_it_is(home):

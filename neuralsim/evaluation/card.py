@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from neuralsim.evaluation.card_played import closed_loop, counterfactuals, long_dreams, ranking
+from neuralsim.evaluation.card_played import closed_loop, counterfactuals, games, long_dreams, ranking
 from neuralsim.evaluation.figures import fixed, interval, missing, percent, table
 from neuralsim.evaluation.open_loop import SOURCES
 
@@ -83,7 +83,7 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
     horizons = list(by_horizon)
     first = by_horizon[horizons[0]]
     metrics = [name for name in METRICS if name in first]
-    things = [name for name in first if name not in METRICS and not name.startswith("false_")]
+    things = [name for name in first if name not in METRICS and not name.startswith(("false_", "present_"))]
     rows = []
     for name in (*metrics, *things):
         label, digits = METRICS.get(name, (name, 2))
@@ -93,6 +93,9 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
         if name in things:
             cells = [interval(by_horizon[h][f"false_{name}"], 2, brief=True) for h in horizons]
             rows.append([f"{name} dreamed where there is none", *cells])
+            for figure in ("precision", "recall") if f"present_{name}" in first else ():
+                cells = [interval(by_horizon[h][f"present_{name}"][figure], 2, brief=True) for h in horizons]
+                rows.append([f"{name} there or not, {figure}", *cells])
     return [
         "## Open loop",
         "",
@@ -180,6 +183,23 @@ def _events(card: dict[str, Any]) -> list[str]:
     return ["## Rewards and ends on real transitions", "", *table(head, rows)]
 
 
+def _dreamed_events(card: dict[str, Any]) -> list[str]:
+    figures = card["dreamed_events"]
+    rows = []
+    for name, label in (("all", "all"), ("won", "above 0"), ("lost", "below 0")):
+        row = figures[name]
+        rows.append(
+            [label, str(row["real"]), str(row["said"]), *(interval(row[k], 2) for k in ("precision", "recall"))]
+        )
+    return [
+        "## Rewards in dreams of recorded actions",
+        "",
+        f"Within {figures['lag']} steps, in the first {figures['span']} steps of {card['clips']} dreams.",
+        "",
+        *table(["rewards", "real", "dreamed", "precision", "recall"], rows),
+    ]
+
+
 def _returns(card: dict[str, Any]) -> list[str]:
     rows = [
         [span, *(interval(row[name], 2, brief=name == "constant") for name in ("error", "bias", "constant"))]
@@ -227,8 +247,10 @@ SECTIONS: dict[str | None, Callable[[dict[str, Any]], list[str]]] = {
     "inverse_dynamics": _films,
     "fvd": _fvd,
     "events": _events,
+    "dreamed_events": _dreamed_events,
     "returns": _returns,
     "closed_loop": closed_loop,
+    "games": games,
     "ranking": ranking,
     "counterfactuals": counterfactuals,
     "long_dreams": long_dreams,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuralsim.evaluation.figures import fixed, interval, number, percent, table
+from neuralsim.evaluation.figures import fixed, interval, number, percent, quartiles, table
+from neuralsim.evaluation.games import LATE
 from neuralsim.evaluation.long_dreams import WINDOW
 
 
@@ -20,6 +21,30 @@ def closed_loop(card: dict[str, Any]) -> list[str]:
         "",
         *table(["", "dream", "real"], rows),
     ]
+
+
+def games(card: dict[str, Any]) -> list[str]:
+    """Whole games, beside real ones."""
+    lines = ["## Whole games", ""]
+    for player, figures in card["games"].items():
+        dream, real = figures["dream"], figures["real"]
+        rows = [
+            ["games (ended)", *(f"{side['games']} ({side['ended']})" for side in (dream, real))],
+            ["points won, of all", *(interval(side["won"], 2) for side in (dream, real))],
+            ["points per 1,000 steps", *(interval(side["points_per_1000"], 2) for side in (dream, real))],
+            ["game length, steps", *(quartiles(side["lengths"]) for side in (dream, real))],
+            ["rally, steps", *(quartiles(side["rallies"]) for side in (dream, real))],
+            ["board counts the point", *(interval(side["board"], 2) for side in (dream, real))],
+            [f"board legible after {LATE} steps", *(interval(side["legible"], 2) for side in (dream, real))],
+        ]
+        distance = figures["distance"]
+        lines += [
+            f"{player}, from the first serve to the last point (quartiles and medians; largest gap between the "
+            f"distributions: lengths {percent(distance['lengths'])}, rallies {percent(distance['rallies'])}).",
+            "",
+            *table(["", "dream", "real"], rows),
+        ]
+    return lines
 
 
 def ranking(card: dict[str, Any]) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -39,3 +41,11 @@ def number(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """0.123 as "12.3 %"; "-" where there is none."""
     return "-" if value is None or missing(value) else f"{100 * value:.1f} %"
+
+
+def quartiles(values: Sequence[float]) -> str:
+    """The median, with the quartiles behind it; "-" where there are no values."""
+    if not values:
+        return "-"
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:,.0f} ({low:,.0f} to {high:,.0f})"

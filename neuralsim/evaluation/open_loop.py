@@ -51,12 +51,16 @@ class OpenLoop:
             recorded actions also ``doubt`` (see :class:`~neuralsim.world_state.WorldState`) and, beside baselines,
             ``error``, the mean squared distance of its latent to the real one, and ``unrelated``, that of the real one
             to another clip's (NaN for a clip dreamed alone).
+        said: ``(clips, H)`` rewards of every step of those dreams, H the last horizon.
+        paid: ``(clips, H)`` the real ones.
     """
 
     horizons: tuple[int, ...]
     metrics: tuple[str, ...]
     things: tuple[str, ...]
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    said: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    paid: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def dream_clips(world: World, clips: Clips, actions: np.ndarray, steps: int, seed: int = 0) -> Iterator[Any]:
@@ -129,6 +133,7 @@ def open_loop(
     metrics = metrics or {"psnr": psnr}
     result = OpenLoop(horizons, tuple(metrics), tuple(thing.name for thing in probes.things) if probes else ())
     columns: dict[str, list[np.ndarray]] = {}
+    said_rewards, paid_rewards = [], []
     context = context or world.dynamics.context_length
     cuts = choose_cuts(store, clips, context + horizons[-1], seed)
     others = others_of(cuts)
@@ -140,11 +145,13 @@ def open_loop(
             actions |= wrong_actions(world, part, shuffled, seed + begin)
         dreams = {name: dream_clips(world, part, said, steps, begin) for name, said in actions.items()}
         filmed: list[np.ndarray] = []
+        rewards: list[np.ndarray] = []
         rows: dict[str, list[np.ndarray]] = {}
         doubt = np.zeros(len(part.frames))
         for h in range(1, horizons[-1] + 1):
             said = {name: next(dream) for name, dream in dreams.items()}
             latents = {name: prediction.latent for name, prediction in said.items()}
+            rewards.append(said["dream"].reward.cpu().numpy())
             doubt += said["dream"].uncertainty.square().cpu().numpy()
             looked_at = latents if h in horizons else {"dream": latents["dream"]} if h <= film else {}
             frames = {name: world.decode(latent).cpu().numpy() for name, latent in looked_at.items()}
@@ -164,11 +171,14 @@ def open_loop(
                 _measure(frames, real, metrics, probes, rows)
             if progress is not None:
                 progress()
+        said_rewards.append(np.stack(rewards, axis=1))
+        paid_rewards.append(part.rewards[:, context - 1 :])
         for name, row in rows.items():
             columns.setdefault(name, []).append(np.stack(row, axis=1))
         for observer in observers:
             observer.see(np.stack(filmed, axis=1), part)
     result.values = {name: np.concatenate(parts) for name, parts in columns.items()}
+    result.said, result.paid = np.concatenate(said_rewards), np.concatenate(paid_rewards)
     return result
 
 
@@ -203,7 +213,9 @@ def by_horizon(measured: OpenLoop) -> dict[str, Any]:
     Returns:
         By horizon (as a string): each metric by source, and for every probed thing the share of frames that hold it in
         reality in which the source has it within its tolerance; ``false_<thing>``: the share of frames without it in
-        which the dream shows one. Each with a 95 % bootstrap interval over clips.
+        which the dream shows one; ``present_<thing>``: of the frames in which the dream shows it the share that really
+        hold it (``precision``), and of these the share in which the dream shows it (``recall``). Each with a 95 %
+        bootstrap interval over clips.
     """
     table: dict[str, Any] = {}
     for column, horizon in enumerate(measured.horizons):
@@ -214,6 +226,8 @@ def by_horizon(measured: OpenLoop) -> dict[str, Any]:
         for thing in measured.things:
             there = values[f"{thing}/truth"]
             entry[thing] = {source: share(values[f"{thing}/{source}"], there) for source in SOURCES}
-            entry[f"false_{thing}"] = share(values[f"{thing}/dream/seen"], ~there)
+            seen = values[f"{thing}/dream/seen"]
+            entry[f"false_{thing}"] = share(seen, ~there)
+            entry[f"present_{thing}"] = {"precision": share(there, seen), "recall": share(seen, there)}
         table[str(horizon)] = entry
     return table

@@ -30,7 +30,7 @@ from neuralsim.evaluation.returns import SPANS
 from neuralsim.world import World
 from neuralsim.world_files import AGENTS
 
-HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128)
+HORIZONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 128)
 """Steps into the dream at which it is compared with reality."""
 RETURN_CLIPS = 64
 """At most so many clips for returns, which are long."""
@@ -38,10 +38,19 @@ LONG = (2_000, 10_000)
 """Steps at which long dreams are summed up."""
 
 Part = Literal[
-    "open-loop", "events", "returns", "closed-loop", "ranking", "counterfactuals", "long-dreams", "cost", "films"
+    "open-loop",
+    "events",
+    "returns",
+    "closed-loop",
+    "games",
+    "ranking",
+    "counterfactuals",
+    "long-dreams",
+    "cost",
+    "films",
 ]
 """What can be measured, each by itself."""
-PLAYED: tuple[Part, ...] = ("closed-loop", "ranking", "counterfactuals", "long-dreams")
+PLAYED: tuple[Part, ...] = ("closed-loop", "games", "ranking", "counterfactuals", "long-dreams")
 """Parts that play the real environment as well."""
 
 
@@ -82,6 +91,10 @@ class EvaluateConfig:
     """Lanes of the closed loop."""
     steps: int = 500
     """Steps per lane of the closed loop."""
+    games: int = 40
+    """Whole games of the player, in the dream and in the real game; a fifth as many of one that does nothing."""
+    game_steps: int = 8_000
+    """Steps after which a game is given up."""
     policies: tuple[str, ...] = ()
     """Policies to rank, as in neuralsim record (sb3=PATH.zip for agents of your own); by default those made for the
     game."""
@@ -196,9 +209,11 @@ class Plan:
     def _check_players(self) -> None:
         """Leaves out what cannot be played here."""
         if not self.world.starts:
-            self._leave_out("the world has no starts", "closed-loop", "ranking", "long-dreams")
+            self._leave_out("the world has no starts", "closed-loop", "games", "ranking", "long-dreams")
         if self.probes is None:
             self._leave_out("no probes know this game", "closed-loop")
+        if self.probes is None or self.probes.scores is None:
+            self._leave_out("no probes know a board of points", "games")
         if not self.parts.intersection(PLAYED):
             return
         try:
@@ -269,6 +284,7 @@ class Plan:
             "events": len(self.store),
             "returns": batches(clips) * max(self.spans, default=0),
             "closed-loop": 2 * config.steps,
+            "games": 4 * config.game_steps,
             "ranking": 3 * config.ranking_steps,
             "counterfactuals": config.moments,
             "long-dreams": 2 * config.long_steps,
@@ -338,6 +354,7 @@ KEYS: dict[Part, str] = {
     "events": "events",
     "returns": "returns",
     "closed-loop": "closed_loop",
+    "games": "games",
     "ranking": "ranking",
     "counterfactuals": "counterfactuals",
     "long-dreams": "long_dreams",
@@ -357,14 +374,15 @@ def _make_folder(folder: Path) -> None:
 
 
 _LEAST = {
-    "horizon": 1, "clips": 2, "lanes": 1, "steps": 1, "ranking_lanes": 2, "ranking_steps": 1, "moments": 2,
-    "branches": 2, "branch_steps": 1, "long_lanes": 1, "long_steps": 1000,
+    "horizon": 1, "clips": 2, "lanes": 1, "steps": 1, "games": 2, "game_steps": 1, "ranking_lanes": 2,
+    "ranking_steps": 1, "moments": 2, "branches": 2, "branch_steps": 1, "long_lanes": 1, "long_steps": 1000,
 }  # fmt: skip
 _NAMES: dict[Part, str] = {
     "open-loop": "Open loop, controllability and trust",
     "events": "Rewards and ends",
     "returns": "Returns",
     "closed-loop": "Closed loop",
+    "games": "Whole games",
     "ranking": "Order of policies",
     "counterfactuals": "Order of possible futures",
     "long-dreams": "Long dreams",

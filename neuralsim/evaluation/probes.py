@@ -47,10 +47,13 @@ class Probes:
     Attributes:
         module: Where its function ``probe`` is: frames ``(N, H, W, 3)`` to arrays ``(N,)`` by key.
         things: What to look for.
+        scores: Keys of the player's and the opponent's points on the board, NaN where they cannot be read; None for
+            games without a board of two.
     """
 
     module: str
     things: tuple[Thing, ...]
+    scores: tuple[str, str] | None = None
 
     @property
     def read(self) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -67,6 +70,7 @@ PROBES = {
             Thing("player", "player_present", ("player_y",), 1.0),
             Thing("enemy", "enemy_present", ("enemy_y",), 1.0),
         ),
+        scores=("player_score", "enemy_score"),
     )
 }
 """Probes by the name that a world's config gives."""

@@ -21,7 +21,9 @@ from neuralsim.evaluation.closed_loop import describe
 from neuralsim.evaluation.controllability import controllability
 from neuralsim.evaluation.cost import cost
 from neuralsim.evaluation.counterfactuals import counterfactuals
+from neuralsim.evaluation.dreamed_events import dreamed_events
 from neuralsim.evaluation.events import teacher_forced_events
+from neuralsim.evaluation.games import GamesPlayed, compare_games
 from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
 from neuralsim.evaluation.inverse_dynamics import ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.long_dreams import LongPlay, alien_limit, compare_long
@@ -141,6 +143,7 @@ def _open_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
     )
     return {
         "open_loop": by_horizon(measured),
+        "dreamed_events": dreamed_events(measured.said, measured.paid),
         "controllability": controllability(measured),
         "trust": calibrate(measured),
         "inverse_dynamics": reader.figures() if reader else None,
@@ -172,6 +175,19 @@ def _closed_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
     )
     real = real_play(plan.world, make_players(world, [plan.player] * config.lanes), config.steps, progress=tick)
     return {"closed_loop": {"dream": describe(Play.of(dreamed), probes), "real": describe(Play.of(real), probes)}}
+
+
+def _games(plan: Plan, tick: Tick) -> dict[str, Any]:
+    config, world = plan.config, plan.world
+    told: dict[str, Any] = {}
+    for player, count in ((plan.player, config.games), ("noop", -(-config.games // 5))):
+        play = functools.partial(dream_play, sampling_steps=config.sampling_steps)
+        sides = []
+        for moments in (play, real_play):
+            players = make_players(world, [player] * count)
+            sides.append(GamesPlayed(count, plan.probes).watch(moments(world, players, config.game_steps), tick))
+        told[player] = compare_games(*sides)
+    return {"games": told}
 
 
 def _ranking(plan: Plan, tick: Tick) -> dict[str, Any]:
@@ -219,6 +235,7 @@ MEASURES: dict[str, Callable[[Plan, Tick], dict[str, Any]]] = {
     "events": _events,
     "returns": _returns,
     "closed-loop": _closed_loop,
+    "games": _games,
     "ranking": _ranking,
     "counterfactuals": _counterfactuals,
     "long-dreams": _long_dreams,

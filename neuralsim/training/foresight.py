@@ -69,7 +69,7 @@ class Foresight(nn.Module):
 
     Args:
         config: Size.
-        things: What to foresee, and how far ahead; their coordinates' names end in ``_x`` or ``_y``.
+        things: What to foresee, and how far ahead; their coordinates' names end in ``x`` or ``y``.
         features: Channels of the features, a multiple of 8.
         grid: ``(h, w)`` of the features.
         frame: ``(H, W)`` of the frames, a multiple of it.
@@ -173,12 +173,12 @@ class Foresight(nn.Module):
 
 
 def axes_of(thing: Thing) -> tuple[str, ...]:
-    """``"x"`` or ``"y"`` for each coordinate of a thing, by the last letters of its name.
+    """``"x"`` or ``"y"`` for each coordinate of a thing, by the last letter of its name.
 
     Raises:
         ValueError: If it ends otherwise.
     """
     for key in thing.position:
-        if key[-2:] not in ("_x", "_y"):
-            raise ValueError(f"the coordinate {key!r} must be named ..._x or ..._y to be foreseen")
+        if key[-1:] not in ("x", "y"):
+            raise ValueError(f"the coordinate {key!r} must be named ...x or ...y to be foreseen")
     return tuple(key[-1] for key in thing.position)
