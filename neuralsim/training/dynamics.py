@@ -56,6 +56,9 @@ class DynamicsRun:
     batch_size: int = 8
     """Clips per step."""
     clips: ClipMix = field(default_factory=ClipMix)
+    probes: str | None = None
+    """Probes of the game (module:NAME, docs/probes.md), for turns, comebacks, foresight and figures; by default those
+    that know it. Recordings with its ground truth must name things as they do."""
     convolutional: ConvolutionalDynamicsConfig = field(default_factory=ConvolutionalDynamicsConfig)
     transformer: TransformerDynamicsConfig = field(default_factory=TransformerDynamicsConfig)
     foresight: ForesightConfig = field(default_factory=ForesightConfig)
@@ -135,13 +138,15 @@ def mark_places(episodes: list[LatentEpisode], store: EpisodeStore, probes: Prob
     return probes.things if all(episode.places is not None for episode in episodes) else ()
 
 
-def mark_courses(episodes: list[LatentEpisode], store: EpisodeStore, clips: ClipMix) -> Probes | None:
+def mark_courses(
+    episodes: list[LatentEpisode], store: EpisodeStore, clips: ClipMix, name: str | None = None
+) -> Probes | None:
     """Marks turns and comebacks in episodes, where clips are to show them and the recordings know them.
 
     Returns:
-        The probes of the recorded game, if anybody knows it.
+        The probes of that name, else those of the recorded game, if anybody knows it.
     """
-    probes = find_probes(probes_for(store.info.env_id, store.info.preprocessing))
+    probes = find_probes(name or probes_for(store.info.env_id, store.info.preprocessing))
     if probes is not None and clips.turns + clips.comebacks > 0:
         for episode in episodes:
             labels = store.labels(episode.id)
@@ -152,13 +157,14 @@ def mark_courses(episodes: list[LatentEpisode], store: EpisodeStore, clips: Clip
 
 def train_dynamics(run: DynamicsRun) -> None:
     """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
+    find_probes(run.probes)  # complains now, not after the latents
     store = EpisodeStore.open(run.data)
     tokenizer = load_tokenizer(run.tokenizer).to(choose_device(run.loop.device))
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)
     codec = ActionCodec(space_from_json(store.info.action_space))
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
-    probes = mark_courses(episodes, store, run.clips)
+    probes = mark_courses(episodes, store, run.clips, run.probes)
     things = mark_places(episodes, store, probes)
     torch.manual_seed(run.loop.seed)
     model = build_world_model(run, tokenizer, codec.size)
