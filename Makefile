@@ -1,5 +1,6 @@
 # make demo   set up, then play the bundled Pong (a window, or demo.gif where there is no display)
 # make test   set up, then lint, types, tests
+# make minetest   installs the system packages of the Minetest environments (Debian, Ubuntu and relatives)
 # make world  record, train and pack the bundled world again (hours)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint types tests bench world clean
+.PHONY: demo test lint types tests bench minetest world clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neuralsim demo
@@ -26,6 +27,13 @@ tests: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/pytest tests/benchmarks -s --benchmark-quiet
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+minetest:
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		minetest minetest-data xvfb libgl1-mesa-dri gcc libc6-dev libgl-dev libx11-dev
 
 world: $(VENV)/.dev
 	$(BIN)/python neuralsim/worlds/pong/recipe.py

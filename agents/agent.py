@@ -27,6 +27,7 @@ from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.pixels import PixelActor, PixelActorConfig, Pixels, PixelsConfig
+from neuralsim.envs.preprocessing import HOW_TO_SHOW_FRAMES
 from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import build_tokenizer
 from neuralsim.tokenizers.base import Tokenizer
@@ -106,7 +107,7 @@ class Agent:
         if observation_space.shape != self.tokenizer.frame_shape:
             raise ValueError(
                 f"{name} sees frames {self.tokenizer.frame_shape}, and this environment shows observations of shape "
-                f"{observation_space.shape}"
+                f"{observation_space.shape}: {HOW_TO_SHOW_FRAMES}"
             )
 
     @torch.inference_mode()

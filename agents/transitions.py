@@ -21,6 +21,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from neuralsim.envs.preprocessing import HOW_TO_SHOW_FRAMES
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -123,8 +125,8 @@ def check_frames(envs: VectorEnv, name: str) -> tuple[int, int]:
     space = envs.single_observation_space
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or space.shape[2:] != (3,):
         raise ValueError(
-            f"{name} shows {space}; frames are (H, W, 3) uint8: wrap every environment in "
-            "neuralsim.envs.preprocessing.Preprocess, or make it by neuralsim.envs.real.make_real"
+            f"{name} shows {space}; frames are (H, W, 3) uint8: {HOW_TO_SHOW_FRAMES} or made by "
+            "neuralsim.envs.real.make_real"
         )
     return space.shape[0], space.shape[1]
 

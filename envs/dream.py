@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from neuralsim.actions import add_lane, keys_from_json
+from neuralsim.actions import add_lane, keys_from_json, slice_actions
 from neuralsim.envs.dream_lanes import DreamLanes, DreamState, PickledByArguments
 from neuralsim.extras import require
 from neuralsim.world import World
@@ -23,7 +23,8 @@ class DreamEnv(PickledByArguments, gym.Env):
     ## Observation space
     ``obs_type="rgb"``: ``Box(0, 255, (H, W, 3), uint8)``, the dreamed frame. ``obs_type="latent"``: a float32
     Box ``(h, w, c)``, the world's own code of that frame with its true bounds; nothing is decoded unless
-    rendered.
+    rendered. With ``obs_key="pov"`` frames come as MineRL shows them: ``Dict("pov": Box(0, 255, (H, W, 3), uint8))``;
+    latents remain a Box.
 
     ## Action space
     That of the real environment.
@@ -69,6 +70,8 @@ class DreamEnv(PickledByArguments, gym.Env):
         min_trust: Truncate when ``horizon_trust`` or 1 less ``uncertainty`` falls below this, from 0 (never) to 1.
         pessimism: Subtract this times what a step adds to the ``uncertainty`` from its reward, so that agents keep to
             what the dream knows well. An episode loses at most this times its last uncertainty.
+        obs_key: Name under which a dict holds the frame, for code that was written for an environment with such
+            observations; None for the frame itself, whatever the real environment has.
         render_mode: ``"rgb_array"``, ``"human"`` (a window, extra "play") or None.
         render_scale: Whole factor by which rendered frames are enlarged; None for 1, and for a window of
             handy size.
@@ -91,13 +94,14 @@ class DreamEnv(PickledByArguments, gym.Env):
         max_episode_steps: int | None = None,
         min_trust: float = 0.0,
         pessimism: float = 0.0,
+        obs_key: str | None = None,
         render_mode: str | None = None,
         render_scale: int | None = None,
     ) -> None:
         dream: dict[str, Any] = {
             "world": world, "sampling_steps": sampling_steps, "obs_type": obs_type, "starts": starts,
             "device": device, "dtype": dtype, "max_episode_steps": max_episode_steps,
-            "min_trust": min_trust, "pessimism": pessimism,
+            "min_trust": min_trust, "pessimism": pessimism, "obs_key": obs_key,
         }  # fmt: skip
         self._arguments = {**dream, "render_mode": render_mode, "render_scale": render_scale}
         self._lanes = DreamLanes(1, **dream)
@@ -130,9 +134,7 @@ class DreamEnv(PickledByArguments, gym.Env):
         self._lanes.set_sampling_steps(steps)
         self._arguments["sampling_steps"] = steps
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins a new dream; see the class for ``options``.
 
         Raises:
@@ -142,9 +144,9 @@ class DreamEnv(PickledByArguments, gym.Env):
         self._lanes.reset(np.zeros(1, np.int64), [self.np_random], options)
         if self.render_mode == "human":
             self.render()
-        return self._lanes.observations()[0], self._info()
+        return self._observation(), self._info()
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Dreams one step.
 
         Raises:
@@ -157,12 +159,15 @@ class DreamEnv(PickledByArguments, gym.Env):
         if self.render_mode == "human":
             self.render()
         return (
-            self._lanes.observations()[0],
+            self._observation(),
             float(result.reward[0]),
             bool(result.terminated[0]),
             bool(result.truncated[0]),
             self._info(),
         )
+
+    def _observation(self) -> Any:
+        return slice_actions(self._lanes.observations(), 0)
 
     def _info(self) -> dict[str, Any]:
         return {name: values[0].item() for name, values in self._lanes.info().items()}
@@ -227,7 +232,8 @@ class DreamEnv(PickledByArguments, gym.Env):
         if self._window is None:
             pygame.init()
             self._window = pygame.display.set_mode((frame.shape[1], frame.shape[0]))
-            pygame.display.set_caption(f"Dream of {self.world.config.name}")
+            config = self.world.config
+            pygame.display.set_caption(f"Dream of {config.name}" + (f" - {config.notice}" if config.notice else ""))
             self._clock = pygame.time.Clock()
         pygame.surfarray.blit_array(self._window, frame.swapaxes(0, 1))
         pygame.event.pump()

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from neuralsim.actions import add_lane, map_actions, space_from_json
+from neuralsim.envs.preprocessing import as_observation
 from neuralsim.envs.shared_worlds import shared_world
 from neuralsim.trust import Trust
 from neuralsim.world import World, WorldState
@@ -61,6 +62,7 @@ class DreamLanes:
         world: Name, folder or hub id of a world, or a loaded world.
         sampling_steps: Sampling steps K per frame; None for the world's own default.
         obs_type: ``"rgb"`` frames or ``"latent"`` grids.
+        obs_key: Name under which frames lie in a dict; None for frames as they are.
         starts: Where resets begin: ``"beginning"`` of episodes, or ``"any"`` start of the world.
         device: See :class:`neuralsim.world.World`; a loaded world stays where it is.
         dtype: Likewise.
@@ -86,6 +88,7 @@ class DreamLanes:
         max_episode_steps: int | None,
         min_trust: float = 0.0,
         pessimism: float = 0.0,
+        obs_key: str | None = None,
     ) -> None:
         if lanes < 1:
             raise ValueError(f"num_envs is {lanes}; it must be at least 1")
@@ -96,6 +99,8 @@ class DreamLanes:
             )
         if obs_type not in ("rgb", "latent"):
             raise ValueError(f"obs_type is {obs_type!r}; it must be 'rgb' or 'latent'")
+        if obs_key is not None and (not isinstance(obs_key, str) or not obs_key):
+            raise ValueError(f"obs_key is {obs_key!r}; it must be a name such as 'pov', or None for frames as they are")
         if starts not in ("beginning", "any"):
             raise ValueError(f"starts is {starts!r}; it must be 'beginning' or 'any'")
         if max_episode_steps is not None and max_episode_steps != -1 and max_episode_steps < 1:
@@ -108,6 +113,10 @@ class DreamLanes:
         self.min_trust, self.pessimism = min_trust, pessimism
         self.lanes = lanes
         self.obs_type = obs_type
+        # Never the key that the world's preprocessing names: that is how its recordings were made, and recordings of
+        # Dict observations show players plain frames, so that all players expect these unless somebody asks. Latents
+        # are the world's own, which no real environment has under a key.
+        self.obs_key = obs_key if obs_type == "rgb" else None
         config = self.world.config
         self.set_sampling_steps(config.sampling_steps if sampling_steps is None else sampling_steps)
         limits = [limit for limit in (max_episode_steps, config.max_episode_steps) if limit is not None]
@@ -119,9 +128,10 @@ class DreamLanes:
             raise ValueError("none of this world's starts is the beginning of an episode; use starts='any'")
         # Spaces of one's own: a space carries a generator, which must not be shared with other environments.
         self.action_space = space_from_json(config.action_space)
-        self.observation_space: spaces.Box
+        self.observation_space: spaces.Space
         if obs_type == "rgb":
-            self.observation_space = spaces.Box(0, 255, self.world.frame_shape, np.uint8)
+            frames = spaces.Box(0, 255, self.world.frame_shape, np.uint8)
+            self.observation_space = frames if obs_key is None else spaces.Dict({obs_key: frames})
         else:
             low, high = self.world.latent_bounds()
             self.observation_space = spaces.Box(low, high, dtype=np.float32)
@@ -282,10 +292,10 @@ class DreamLanes:
         assert self.state is not None
         return self.state.step.numpy().copy()
 
-    def observations(self) -> np.ndarray:
-        """``(n, ...)``, a new array on every call."""
+    def observations(self) -> Any:
+        """``(n, ...)``, or a dict of that with ``obs_key``; a new array on every call."""
         if self.obs_type == "rgb":
-            return self.frames().copy()
+            return as_observation(self.frames().copy(), self.obs_key)
         assert self.state is not None
         return self.state.latent.float().cpu().numpy().copy()
 

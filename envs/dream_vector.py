@@ -13,6 +13,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from neuralsim.actions import slice_actions
 from neuralsim.envs.dream_lanes import DreamLanes, DreamState, LaneSteps, PickledByArguments
 from neuralsim.world import World
 
@@ -40,6 +41,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         max_episode_steps: Time limit, enforced here for every lane; None for the world's own, -1 for none.
         min_trust: Trust below which a lane is truncated.
         pessimism: Factor of what a step adds to the uncertainty, which is subtracted from its reward.
+        obs_key: Name under which a dict holds the frames; None for frames as they are.
         autoreset_mode: An :class:`gymnasium.vector.AutoresetMode` or its value, e.g. ``"SameStep"``.
         render_mode: ``"rgb_array"`` or None; ``render()`` returns one frame per lane.
         render_scale: Whole factor by which rendered frames are enlarged.
@@ -65,6 +67,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         max_episode_steps: int | None = None,
         min_trust: float = 0.0,
         pessimism: float = 0.0,
+        obs_key: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         render_scale: int | None = None,
@@ -72,7 +75,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
         dream: dict[str, Any] = {
             "world": world, "sampling_steps": sampling_steps, "obs_type": obs_type, "starts": starts,
             "device": device, "dtype": dtype, "max_episode_steps": max_episode_steps,
-            "min_trust": min_trust, "pessimism": pessimism,
+            "min_trust": min_trust, "pessimism": pessimism, "obs_key": obs_key,
         }  # fmt: skip
         self._arguments = {
             "num_envs": num_envs, **dream, "autoreset_mode": autoreset_mode, "render_mode": render_mode,
@@ -128,7 +131,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
 
     def reset(  # type: ignore[override]
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins new dreams in all lanes, or in those of ``options["reset_mask"]``.
 
         Args:
@@ -166,7 +169,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
     def _restart(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         self._lanes.reset(lanes, [self._generators[i] for i in lanes], options)
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Dreams one step in every lane.
 
         Raises:
@@ -195,7 +198,7 @@ class DreamVectorEnv(PickledByArguments, VectorEnv):
             last = lanes.observations()
             final_obs = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(done):
-                final_obs[i] = last[i].copy()
+                final_obs[i] = slice_actions(last, i)
             info = {
                 "final_obs": final_obs,
                 "_final_obs": done.copy(),

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from neuralsim.envs.preprocessing import HOW_TO_SHOW_FRAMES
+
 
 class VectorFrameStack(VectorWrapper):
     """Stacks the last frames of every lane along the channels: ``(n, H, W, C)`` becomes ``(n, H, W, depth * C)``.
@@ -29,7 +31,7 @@ class VectorFrameStack(VectorWrapper):
         super().__init__(envs)
         space = envs.single_observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-            raise ValueError(f"{envs} shows {space}; frames to stack are a Box (H, W, C)")
+            raise ValueError(f"{envs} shows {space}; frames to stack are a Box (H, W, C): {HOW_TO_SHOW_FRAMES}")
         if depth < 1:
             raise ValueError(f"depth is {depth}; it must be at least 1")
         self.depth = depth

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from neuralsim.envs.first_person import FirstPersonKeys
 from neuralsim.envs.keyboard import KeyMap
 from neuralsim.envs.session import Session
 
@@ -141,6 +142,9 @@ class Hud:
         write(draw, (MARGIN, y + 11), shorten(session.name, size, right - MARGIN), size, TEXT)
         kind = "a dream: every frame is made by the model" if session.is_dream else "the real environment"
         write(draw, (MARGIN, y + 34), kind, 13, ACCENT if session.is_dream else GOOD)
+        for line in wrap(session.origin, 13, right - MARGIN) if session.origin else ():
+            y += 18
+            write(draw, (MARGIN, y + 34), line, 13, WARM)
         y += 52
         x = chip(draw, (MARGIN, y), *self._state())
         if session.writer is not None:
@@ -199,6 +203,8 @@ def controls_of(session: Session) -> list[tuple[str, str]]:
         taken = len(keys[0]) == 1 and ord(keys[0]) in session.keys.codes
         if meaning == "next start" and session.start is None:
             meaning = "next seed"
+        if meaning == "quit" and isinstance(session.keys, FirstPersonKeys):
+            meaning = "free the mouse, quit"
         rows.append((f"ctrl {caps.split()[0]}" if taken else caps, meaning))
     return rows
 

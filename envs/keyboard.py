@@ -19,10 +19,13 @@ from gymnasium import spaces
 
 RIGHT, LEFT, DOWN, UP = 1073741903, 1073741904, 1073741905, 1073741906
 RETURN, SPACE, TAB, BACKSPACE, ESCAPE = 13, 32, 9, 8, 27
+CTRL, SHIFT = 1073742048, 1073742049
+MOUSE_LEFT, MOUSE_MIDDLE, MOUSE_RIGHT = -1, -2, -3  # buttons of the mouse, as if they were keys
 
 NAMES = {
     UP: "up", DOWN: "down", LEFT: "left", RIGHT: "right", SPACE: "space", RETURN: "return", TAB: "tab",
-    BACKSPACE: "backspace", ESCAPE: "esc", 1073742048: "ctrl", 1073742049: "shift", 1073742050: "alt",
+    BACKSPACE: "backspace", ESCAPE: "esc", CTRL: "ctrl", SHIFT: "shift", 1073742050: "alt",
+    MOUSE_LEFT: "left click", MOUSE_MIDDLE: "middle click", MOUSE_RIGHT: "right click",
 }  # fmt: skip
 """Key code -> name, for keys that are no characters."""
 

@@ -27,7 +27,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from neuralsim.envs.minerl_spaces import TICKS_PER_SECOND, check_action, check_pov
+from neuralsim.envs.minerl_spaces import CAMERA_LIMIT, TICKS_PER_SECOND, check_action, check_pov, limit_camera
 from neuralsim.envs.old_gym_spaces import translate_space
 
 INSTALL = """\
@@ -60,6 +60,8 @@ class MineRLEnv(gym.Env):
     Args:
         env_id: MineRL's own id, such as ``"MineRLTreechop-v0"`` or ``"MineRLBasaltFindCave-v0"``.
         render_mode: ``"rgb_array"``: :meth:`render` returns the view; ``"human"``: MineRL shows its own window.
+        camera_limit: Most degrees per tick that the camera turns; with less than MineRL's 180, actions are those of
+            recordings that were imported with such a limit.
         **kwargs: For the old ``gym.make``.
 
     Attributes:
@@ -74,7 +76,9 @@ class MineRLEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": TICKS_PER_SECOND}  # noqa: RUF012
 
-    def __init__(self, env_id: str, render_mode: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, env_id: str, render_mode: str | None = None, camera_limit: float = CAMERA_LIMIT, **kwargs: Any
+    ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r}; choose one of {self.metadata['render_modes']}")
         _check_id(env_id)
@@ -84,6 +88,9 @@ class MineRLEnv(gym.Env):
         self._observations = translate_space(self.old.observation_space, skip_unknown=True)
         self._actions = translate_space(self.old.action_space)
         self.observation_space, self.action_space = self._observations.space, self._actions.space
+        if camera_limit != CAMERA_LIMIT:
+            assert isinstance(self.action_space, spaces.Dict)
+            self.action_space = limit_camera(self.action_space, camera_limit)
         self.observation_names, self.action_names = self._observations.names, self._actions.names
         self.time_limit = _time_limit(self.old)
         self._pov: np.ndarray | None = None

@@ -88,6 +88,19 @@ def human_action_space(camera_limit: float = CAMERA_LIMIT) -> spaces.Dict:
     return action_space(BUTTONS, camera_limit=camera_limit)
 
 
+def limit_camera(space: spaces.Dict, limit: float) -> spaces.Dict:
+    """The same actions with a camera that turns by at most ``limit`` degrees per tick about each axis.
+
+    Raises:
+        ValueError: If the limit is not above 0, or beyond the camera that there is.
+    """
+    camera = space.spaces["camera"]
+    assert isinstance(camera, spaces.Box)
+    if not 0 < limit <= camera.high.min():
+        raise ValueError(f"camera limit {limit} must be above 0 and at most {camera.high.min():g} degrees")
+    return spaces.Dict({**space.spaces, "camera": spaces.Box(-limit, limit, (2,), np.float32)})
+
+
 def v0_action_space(task: str = "MineRLTreechop-v0", camera_limit: float = CAMERA_LIMIT) -> spaces.Dict:
     """Actions of a v0 task (a key of :data:`V0_CHOICES`).
 

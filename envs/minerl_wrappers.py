@@ -21,7 +21,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from neuralsim.envs.flatten_actions import FlattenActions
 from neuralsim.envs.minerl_camera import CameraBins
-from neuralsim.envs.minerl_spaces import check_action, check_keys, noop_action
+from neuralsim.envs.minerl_spaces import check_action, check_keys, limit_camera, noop_action
 from neuralsim.envs.minerl_vpt import BUTTON_CLASSES, UNUSED_BUTTONS, VPT_BUTTONS, VPTActions
 
 TREECHOP_ACTIONS: tuple[dict[str, Any], ...] = (
@@ -60,11 +60,9 @@ class LimitCamera(gym.ActionWrapper, RecordConstructorArgs):
     def __init__(self, env: gym.Env, limit: float = 10.0) -> None:
         RecordConstructorArgs.__init__(self, limit=limit)
         gym.ActionWrapper.__init__(self, env)
-        space, camera = _camera_space(env)
-        if not 0 < limit <= camera.high.min():
-            raise ValueError(f"limit {limit} must be above 0 and at most {camera.high.min():g} degrees, as {env} has")
+        space, _ = _camera_space(env)
         self.limit = float(limit)
-        self.action_space = spaces.Dict({**space.spaces, "camera": spaces.Box(-limit, limit, (2,), np.float32)})
+        self.action_space = limit_camera(space, self.limit)
 
     def action(self, action: dict[str, Any]) -> dict[str, Any]:
         """The action itself.

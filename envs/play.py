@@ -1,4 +1,4 @@
-"""Play a dream, or the real game, with the keyboard: ``neuralsim play Dream-Pong-v0``.
+"""Play a dream, or the real game, with keyboard and mouse: ``neuralsim play Dream-Pong-v0``.
 
 This file opens environments and the window. The game itself is a :class:`~neuralsim.envs.session.Session`,
 and the picture on the screen is drawn by :mod:`neuralsim.envs.hud`; neither needs pygame.
@@ -20,8 +20,10 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 import tyro
 
+from neuralsim.envs.first_person import SENSITIVITY, FirstPersonKeys, keys_of
 from neuralsim.envs.hud import Hud, Speed, best_scale, window_size
-from neuralsim.envs.keyboard import BACKSPACE, ESCAPE, RETURN, TAB
+from neuralsim.envs.keyboard import BACKSPACE, CTRL, ESCAPE, RETURN, TAB
+from neuralsim.envs.mouse import Mouse
 from neuralsim.envs.session import Session
 from neuralsim.extras import require
 
@@ -33,6 +35,10 @@ REWIND_SECONDS_PER_KEY = 0.15  # while the key is held
 @dataclass
 class PlayConfig:
     """Play a dream or a real game in a window; the keys are shown beside the game.
+
+    First-person games (MineRL, Minetest and dreams of them): W A S D walk, space jumps, shift sneaks, ctrl sprints. A
+    click into the picture grabs the mouse: it looks around, its left button attacks, its right button uses. Escape
+    frees it.
 
     Attributes:
         game: What to play: a registered id (Dream-Pong-v0, ALE/Pong-v5), a world folder, or a world on the
@@ -47,6 +53,7 @@ class PlayConfig:
             games follow the keys at once unless you say otherwise.
         recordings: Folder for films; V begins and ends one.
         film: Kind of film; mp4 needs the extra "video" and becomes gif without it.
+        sensitivity: First-person games: degrees that the view turns per pixel that the mouse moves.
         device: Where a dream is computed: cpu, cuda, mps; by default the best there is.
     """
 
@@ -60,6 +67,7 @@ class PlayConfig:
     env_kwargs: str = "{}"
     recordings: Path = Path("recordings")
     film: Literal["mp4", "gif"] = "mp4"
+    sensitivity: float = SENSITIVITY
     device: str | None = None
 
 
@@ -135,7 +143,13 @@ def play(config: PlayConfig) -> None:
     env = open_game(config)
     try:
         session = Session(
-            env, config.seed, config.start, fps=_real_rate(env, config), recordings=config.recordings, film=config.film
+            env,
+            config.seed,
+            config.start,
+            keys_of(env, config.sensitivity),
+            _real_rate(env, config),
+            config.recordings,
+            config.film,
         )
     except BaseException:
         env.close()
@@ -229,9 +243,12 @@ class Window:
         pygame.display.set_mode(size, pygame.RESIZABLE)
         self._held: list[int] = []  # in the order of pressing
         self._tapped: list[int] = []  # pressed and let go since the last step: it still counts
+        self._mouse: Mouse | None = None
         self._next_step = self._next_draw = 0.0
         self._over_since: float | None = None
         self._noticed, self._notice_until = session.notices, 0.0
+        if isinstance(session.keys, FirstPersonKeys):
+            self._mouse = Mouse(session.keys, session.say)
         self._rewinding: float | None = None
         self._times: deque[float] = deque(maxlen=max(8, round(2 / self.period)))
         self._took = 0.0
@@ -257,26 +274,44 @@ class Window:
         time.sleep(pause if self._running else 0.01)
 
     def handle(self, event: Any, now: float) -> None:
-        """Reacts to a key, a change of size or the closing of the window."""
-        pygame = self.pygame
+        """Reacts to a key, the mouse, a change of size or the closing of the window."""
+        pygame, codes = self.pygame, self.session.keys.codes
+        if self._mouse is not None and self._mouse.takes(event):
+            return
         if event.type == pygame.QUIT:
             self.open = False
         elif event.type == pygame.KEYDOWN:
-            plays = event.key in self.session.keys.codes and not event.mod & pygame.KMOD_CTRL
-            if plays:
-                self._held = [*(key for key in self._held if key != event.key), event.key]
-                self._tapped.append(event.key)
+            # Where ctrl itself plays, no letter needs it to reach the window.
+            if event.key in codes and (CTRL in codes or not event.mod & pygame.KMOD_CTRL):
+                self._press(event.key)
             else:
                 self._command(event.key, getattr(event, "unicode", ""), now)
             self._next_draw = 0.0
         elif event.type == pygame.KEYUP:
-            self._held = [key for key in self._held if key != event.key]
+            self._release(event.key)
             if event.key == BACKSPACE:
                 self._rewinding = None
+        elif event.type == pygame.MOUSEBUTTONDOWN and Mouse.button(event) in codes:
+            self._press(Mouse.button(event))
+        elif event.type == pygame.MOUSEBUTTONUP:
+            self._release(Mouse.button(event))
         elif event.type == pygame.WINDOWFOCUSLOST:
             self._held, self._rewinding = [], None  # their release goes to another window
         elif event.type == pygame.VIDEORESIZE:
             self._next_draw = 0.0
+
+    def _press(self, code: int) -> None:
+        self._held = [*(key for key in self._held if key != code), code]
+        self._tapped.append(code)
+
+    def _release(self, code: int) -> None:
+        self._held = [key for key in self._held if key != code]
+
+    def _drop_input(self) -> None:
+        """Forgets what was pressed, or moved, for a moment that is over."""
+        self._tapped = []
+        if self._mouse is not None:
+            self._mouse.keys.forget()
 
     def draw(self, now: float) -> None:
         """Shows the session."""
@@ -316,7 +351,7 @@ class Window:
         self._over_since = None
         if session.paused:
             self._times.clear()
-            self._tapped = []
+            self._drop_input()
             self._next_step = now
             return False
         if now < self._next_step:
@@ -339,7 +374,7 @@ class Window:
         how()
         self._over_since = None
         self._times.clear()
-        self._tapped = []
+        self._drop_input()
 
     def _command(self, key: int, text: str, now: float) -> None:
         """A key of the window's own (see :data:`neuralsim.envs.hud.CONTROLS`)."""

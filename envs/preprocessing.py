@@ -20,6 +20,13 @@ RESAMPLE = {
 """Names of the resampling filters. "box" takes the mean of the source pixels whose centres lie in the new pixel."""
 
 
+HOW_TO_SHOW_FRAMES = (
+    "a dream made with obs_key=None shows frames, and so does a real environment wrapped in "
+    "neuralsim.envs.preprocessing.Preprocess"
+)
+"""Advice for errors about observations that are no frames ``(H, W, 3)`` uint8."""
+
+
 def resize(frame: np.ndarray, size: tuple[int, int], resample: str = "box") -> np.ndarray:
     """Resizes one frame.
 
@@ -118,6 +125,11 @@ class Preprocess(gym.ObservationWrapper, RecordConstructorArgs):
                 raise ValueError(f"crop {self.crop} leaves the screen of {frame.shape[0]}x{frame.shape[1]} pixels")
             frame = frame[top : top + height, left : left + width]
         return resize(frame, self.size, self.resample)
+
+
+def as_observation(frame: np.ndarray, key: str | None) -> Any:
+    """A frame, or a batch of frames, as environments with Dict observations show it under a key; None: as it is."""
+    return frame if key is None else {key: frame}
 
 
 def find_pixels(space: spaces.Space, key: str | None = None) -> str | None:

@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from neuralsim.envs.dream import DreamEnv
-from neuralsim.envs.preprocessing import Preprocess
+from neuralsim.envs.preprocessing import Preprocess, as_observation
 from neuralsim.envs.real import make_real
 from neuralsim.world import World
 from neuralsim.world_config import WorldConfig
@@ -37,7 +37,8 @@ class RealToDream(gym.Env):
         frame, info = env.to_reality()      # the emulator is where it was left
 
     ## Observation and action space
-    ``Box(0, 255, (H, W, 3), uint8)`` and the actions of the real environment, on both sides.
+    ``Box(0, 255, (H, W, 3), uint8)``, with ``obs_key`` a Dict of it, and the actions of the real environment, on both
+    sides.
 
     ## Episode end
     Where either side says so. After a dream has ended, :meth:`to_reality` and :meth:`to_dream` still lead out of it:
@@ -57,7 +58,7 @@ class RealToDream(gym.Env):
         render_mode: ``"rgb_array"`` (frames as the world sees them) or None.
         render_scale: Whole factor by which rendered frames are enlarged.
         **dream: Further arguments of :class:`~neuralsim.envs.dream.DreamEnv`, such as ``sampling_steps``,
-            ``max_episode_steps`` (of a dream) or ``min_trust``.
+            ``max_episode_steps`` (of a dream), ``min_trust`` or ``obs_key``.
 
     Attributes:
         real: The preprocessed real environment.
@@ -92,6 +93,7 @@ class RealToDream(gym.Env):
         self.real = fit_real(self.world, real)
         self.action_space = self.dream.action_space
         self.observation_space = self.dream.observation_space
+        self._obs_key = dream.get("obs_key")
         self.render_mode, self.render_scale = render_mode, render_scale or 1
         self.metadata = {**self.metadata, "render_fps": self.dream.metadata["render_fps"]}
         self.in_dream = False
@@ -106,9 +108,7 @@ class RealToDream(gym.Env):
         """The world that is dreamed; other environments may share it."""
         return self.dream.world
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins a new real episode; ``options`` go to the real environment."""
         super().reset(seed=seed)
         frame, info = self.real.reset(seed=seed, options=options)
@@ -119,7 +119,7 @@ class RealToDream(gym.Env):
         self._frames.append(frame.copy())
         return self._in_reality(frame, info)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Takes one step on the side where the episode is.
 
         Raises:
@@ -131,12 +131,12 @@ class RealToDream(gym.Env):
             return self._real_step(action)
         if self._dream_over:
             raise ResetNeeded("This dream has ended: call to_reality(), to_dream() for another one, or reset()")
-        frame, reward, terminated, truncated, info = self.dream.step(action)
+        observation, reward, terminated, truncated, info = self.dream.step(action)
         self._dreamed.append(copy.deepcopy(action))
         self._dream_over = terminated or truncated
-        return frame, reward, terminated, truncated, {**info, "in_dream": True}
+        return observation, reward, terminated, truncated, {**info, "in_dream": True}
 
-    def to_dream(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def to_dream(self) -> tuple[Any, dict[str, Any]]:
         """Dreams on from where the real episode stands; called in a dream, begins another one from there.
 
         Returns:
@@ -152,11 +152,11 @@ class RealToDream(gym.Env):
         if self._actions:
             batch: Any = create_empty_array(self.action_space, len(self._actions))
             options["actions"] = concatenate(self.action_space, self._actions, batch)
-        frame, info = self.dream.reset(seed=int(self.np_random.integers(2**31)), options=options)
+        observation, info = self.dream.reset(seed=int(self.np_random.integers(2**31)), options=options)
         self.in_dream, self._dream_over, self._dreamed = True, False, []
-        return frame, {**info, "in_dream": True}
+        return observation, {**info, "in_dream": True}
 
-    def to_reality(self, advance: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    def to_reality(self, advance: bool = False) -> tuple[Any, dict[str, Any]]:
         """Goes back to the real episode; in reality it changes nothing.
 
         Args:
@@ -182,22 +182,22 @@ class RealToDream(gym.Env):
             if terminated or truncated:
                 break
         self._dreamed = []
-        frame, info = self._in_reality(self._frames[-1].copy(), self._real_info)
-        return frame, {**info, "advanced": caught_up} if advance else info
+        observation, info = self._in_reality(self._frames[-1].copy(), self._real_info)
+        return observation, {**info, "advanced": caught_up} if advance else info
 
-    def _real_step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def _real_step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._real_over:
             raise ResetNeeded("The real episode has ended (terminated or truncated was True): call reset() first")
         frame, reward, terminated, truncated, info = self.real.step(action)
         self._frames.append(frame.copy())
         self._actions.append(copy.deepcopy(action))  # players may reuse their arrays
         self._real_over = terminated or truncated
-        frame, info = self._in_reality(frame, info)
-        return frame, float(reward), bool(terminated), bool(truncated), info
+        observation, info = self._in_reality(frame, info)
+        return observation, float(reward), bool(terminated), bool(truncated), info
 
-    def _in_reality(self, frame: np.ndarray, info: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    def _in_reality(self, frame: np.ndarray, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self._real_info = dict(info)
-        return frame, {**info, "in_dream": False}
+        return as_observation(frame, self._obs_key), {**info, "in_dream": False}
 
     def _need_begun(self, what: str) -> None:
         if not self._begun:

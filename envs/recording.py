@@ -53,7 +53,8 @@ class RecordConfig:
     seed: int = 0
     """Seed of the first episode; give held-out recordings another range of seeds."""
     env_kwargs: str = "{}"
-    """Arguments of the environment as JSON."""
+    """Arguments of the environment as JSON. For models of MineRL or Minetest narrow the camera, '{"camera_limit": 10}':
+    they see actions scaled by their bounds, and next to 180 degrees the turns that people make are too small."""
     size: tuple[int, int] = (64, 64)
     """Height and width of the stored frames."""
     resample: str = "box"

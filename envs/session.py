@@ -16,7 +16,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from neuralsim.envs.first_person import keys_of
 from neuralsim.envs.keyboard import KeyMap
+from neuralsim.envs.preprocessing import find_pixels
 from neuralsim.envs.real import real_fps
 from neuralsim.film import FilmWriter
 
@@ -68,11 +70,12 @@ class Session:
     """One player at one environment.
 
     Args:
-        env: Any environment with pictures as observations, or with ``render_mode="rgb_array"``. A dream has
+        env: Any environment with pictures as observations, or under a key of Dict observations, or with
+            ``render_mode="rgb_array"``. A dream has
             more to offer: starts to choose from, and the number of sampling steps.
         seed: Seed of the first episode.
         start: Which recorded start the first dream begins from. Ignored for environments without starts.
-        keys: The keyboard map; by default the environment's own.
+        keys: What plays; by default what :func:`~neuralsim.envs.first_person.keys_of` finds.
         fps: Steps per second that are real time; by default the environment's own rate.
         recordings: Folder for films.
         film: "mp4", or "gif". Without the extra "video" mp4 becomes gif.
@@ -103,7 +106,7 @@ class Session:
         film_scale: int = 4,
     ) -> None:
         self.env = env
-        self.keys = keys or KeyMap.for_env(env)
+        self.keys = keys or keys_of(env)
         self.fps = fps or getattr(getattr(env.unwrapped, "world", None), "fps", None) or real_fps(env)
         self.seed, self.recordings, self.film, self.film_scale = seed, Path(recordings), film, film_scale
         self.start: int | None = None
@@ -120,6 +123,10 @@ class Session:
         stride = max(1, round(self.fps / SNAPSHOTS_PER_SECOND))
         self._stride = stride
         self._past: deque[tuple[Any, np.ndarray, Score]] = deque(maxlen=int(REWIND_SECONDS * self.fps / stride))
+        try:
+            self._key = find_pixels(env.observation_space)
+        except ValueError:  # no picture, or several
+            self._key = None
         self._observation: Any = None
         self.frame: np.ndarray = np.zeros((1, 1, 3), np.uint8)
         self.restart()
@@ -135,6 +142,11 @@ class Session:
     def is_dream(self) -> bool:
         """Whether a world model is played, not the real thing."""
         return self.sampling_steps is not None
+
+    @property
+    def origin(self) -> str:
+        """What a world says in its notice: what to know of where its weights come from. Empty for a real game."""
+        return getattr(getattr(getattr(self.env.unwrapped, "world", None), "config", None), "notice", "")
 
     @property
     def starts(self) -> int:
@@ -281,7 +293,11 @@ class Session:
 
     def _look(self) -> None:
         """Takes the picture of now, and adds it to the film."""
-        seen: Any = np.zeros(0) if isinstance(self._observation, dict) else np.asarray(self._observation)
+        told = self._observation
+        if isinstance(told, dict):
+            # Where there is render(), its picture is for people, and often larger than the one in the dict.
+            told = np.zeros(0) if self.env.render_mode == "rgb_array" or self._key is None else told[self._key]
+        seen: Any = np.asarray(told)
         if seen.dtype != np.uint8 or seen.ndim != 3 or seen.shape[2] != 3:
             seen = np.asarray(self.env.render() if self.env.render_mode == "rgb_array" else 0)
             if seen.ndim != 3 or seen.shape[2] != 3:

@@ -1,6 +1,7 @@
 """neuralsim: learned simulators as ordinary Gymnasium environments.
 
-``import neuralsim`` registers the dreams (``Dream-Pong-v0``, ``Dream-v0``) and imports no torch.
+``import neuralsim`` registers the dreams (``Dream-Pong-v0``, ``Dream-v0``) and the tasks in Minetest
+(``Minetest-Treechop-v0``, ...), and imports no torch.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from neuralsim.registration import register_dreams
+from neuralsim.registration import register_dreams, register_minetest
 
 if TYPE_CHECKING:
     from neuralsim.data.episodes import Episode, EpisodeStore
@@ -28,6 +29,7 @@ _LAZY = {
 __all__ = ["Episode", "EpisodeStore", "Prediction", "World", "WorldState", "__version__"]
 
 register_dreams()
+register_minetest()
 
 
 def __getattr__(name: str) -> Any:

@@ -109,7 +109,7 @@ COMMANDS: dict[str, Command] = {
         "doctor",
         "check a world, a training run or recordings, with advice",
     ),
-    "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with the keyboard"),
+    "play": Command("neuralsim.envs.play", "PlayConfig", "play", "play a dream or a real game with keyboard and mouse"),
     "demo": Command("neuralsim.envs.demo", "DemoConfig", "demo", "play the bundled Pong, or film a scripted player"),
 }
 

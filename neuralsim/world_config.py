@@ -35,6 +35,8 @@ class WorldConfig:
         max_episode_steps: Time limit of the real environment in steps, or None.
         probes: Which probes judge its dreams in evaluation, or None.
         trained_on: Where it comes from: data, commands, figures.
+        notice: A sentence that everybody should see who uses it, such as which game the weights really come from; it
+            stands at the head of the card and on the screen of ``neuralsim play``. Empty: there is nothing to say.
         weights_sha256: Checksum of ``world.safetensors``, filled in by ``World.save``.
         format: Version of the folder's layout.
 
@@ -60,6 +62,7 @@ class WorldConfig:
     max_episode_steps: int | None = None
     probes: str | None = None
     trained_on: dict[str, Any] = field(default_factory=dict)
+    notice: str = ""
     weights_sha256: str = ""
     format: int = FORMAT
 
@@ -78,6 +81,8 @@ class WorldConfig:
             raise ValueError(f"frame_shape {self.frame_shape} is not (height, width, 3)")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps {self.fps} must be a positive number of steps per second")
+        if not isinstance(self.notice, str):
+            raise ValueError(f"notice is {self.notice!r}; it must be a text, empty if there is nothing to say")
         if self.reward_values is not None and not self.reward_values:
             raise ValueError("reward_values is empty; use None for rewards that can be any number")
         if self.reward_range is not None and not self.reward_range[0] <= self.reward_range[1]:

@@ -99,6 +99,12 @@ def test_what_was_not_measured_has_no_section():
     assert "Actions read off" not in render_card(card | {"inverse_dynamics": None})
 
 
+def test_a_notice_stands_at_the_head():
+    page = render_card(card_of(CELL) | {"notice": "The weights come from Minetest."})
+    assert page.splitlines()[:3] == ["# World card: w", "", "**The weights come from Minetest.**"]
+    assert "**" not in render_card(card_of(CELL) | {"notice": ""}).splitlines()[2]
+
+
 def test_numbers_as_text():
     assert table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |", ""]
     assert interval(CELL, 1) == "-0.5 (-0.8 to -0.2)"

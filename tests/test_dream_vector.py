@@ -20,14 +20,15 @@ from neuralsim.envs.dream_vector import DreamVectorEnv
 LEVELS = 2  # of 255: what rounding in batched arithmetic may add up to in a few steps
 
 
-@pytest.fixture(params=["NextStep", "SameStep"])
+@pytest.fixture(params=[("NextStep", None), ("SameStep", None), ("SameStep", "pov")])
 def pair(request: pytest.FixtureRequest, tiny_world: Path) -> tuple[DreamVectorEnv, SyncVectorEnv]:
     """One batched environment, and one that steps single environments one by one."""
-    settings = {"world": tiny_world, "starts": "any", "max_episode_steps": 7}
+    mode, obs_key = request.param
+    settings = {"world": tiny_world, "starts": "any", "max_episode_steps": 7, "obs_key": obs_key}
     single = partial(DreamEnv, **settings)
     return (
-        DreamVectorEnv(4, **settings, autoreset_mode=request.param),
-        SyncVectorEnv([single] * 4, autoreset_mode=request.param),
+        DreamVectorEnv(4, **settings, autoreset_mode=mode),
+        SyncVectorEnv([single] * 4, autoreset_mode=mode),
     )
 
 

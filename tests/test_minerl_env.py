@@ -202,7 +202,7 @@ def test_unknown_ids_and_modes_are_named():
 def test_it_is_recorded_as_every_other_game(tmp_path):
     config = RecordConfig(
         "MineRLTreechop-v0", tmp_path / "trees", steps=15, policy=("random",), size=(8, 8), quiet=True,
-        env_kwargs='{"limit": 6}',
+        env_kwargs='{"limit": 6, "camera_limit": 10}',
     )  # fmt: skip
     store = record(config)
     assert store.total_steps == 15
@@ -213,8 +213,23 @@ def test_it_is_recorded_as_every_other_game(tmp_path):
     assert episode.truncated[-1]
     assert not episode.terminated[-1]
     assert set(episode.actions) == {"attack", "forward", "camera"}
+    assert store.space["camera"] == spaces.Box(-10, 10, (2,), np.float32)
+    assert np.abs(episode.actions["camera"]).max() <= 10
     env = make_real("MineRLTreechop-v0", {}, {"size": (8, 8)})
     assert real_fps(env) == 20
+    assert env.action_space["camera"] == spaces.Box(-180, 180, (2,), np.float32)
+
+
+@pytest.mark.usefixtures("minerl")
+def test_a_limited_camera():
+    env = make_minerl("MineRLTreechop-v0", camera_limit=10)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="camera yaw 11 is outside -10 to 10"):
+        env.step(nothing(env, camera=(0.0, 11.0)))
+    env.step(nothing(env, camera=(0.0, -10.0)))
+    assert env.unwrapped.old.told[-1]["camera"].tolist() == [0, -10]
+    with pytest.raises(ValueError, match="camera limit 200 must be above 0 and at most 180 degrees"):
+        make_minerl("MineRLTreechop-v0", camera_limit=200)
 
 
 @pytest.mark.usefixtures("minerl")

@@ -59,7 +59,8 @@ def test_a_recording(tmp_path):
     root = tmp_path / "MineRLTreechop-v0"
     arrays = make_recording(root / "v3_absolute_grape_changeling-1_0-99")
     store = read(root, tmp_path / "data")
-    assert store.space == human_action_space()
+    assert store.space == human_action_space(10.0)
+    assert store.info.env_kwargs == {"camera_limit": 10.0}
     assert (store.info.env_id, store.info.fps, store.info.frame_shape) == ("MineRLTreechop-v0", 20.0, (8, 6, 3))
     episode = store.read(0)
     assert len(episode) == N
@@ -147,8 +148,25 @@ def test_a_bad_recording_costs_itself_alone(tmp_path, capsys, reason):
 
 def test_the_camera_can_be_clipped(tmp_path):
     make_recording(tmp_path / "m" / "v3_a", **{"action$camera": np.full((N, 2), (-900.5, 181.0))})
-    camera = read(tmp_path / "m", tmp_path / "data", clip_camera=True).actions(0)["camera"]
-    assert camera[0].tolist() == [-180, 180]
+    store = read(tmp_path / "m", tmp_path / "data", clip_camera=True, camera_limit=180)
+    assert store.actions(0)["camera"][0].tolist() == [-180, 180]
+    assert (store.space, store.info.env_kwargs) == (human_action_space(), {})
+
+
+def test_fast_turns_are_cut_and_counted(tmp_path, capsys):
+    turns = np.zeros((N, 2))
+    turns[1], turns[3], turns[4] = (-90, 3), (10, -10), (0, 10.5)
+    make_recording(tmp_path / "m" / "v3_a", **{"action$camera": turns})
+    camera = read(tmp_path / "m", tmp_path / "data").actions(0)["camera"]
+    assert camera[[1, 3, 4]].tolist() == [[-10, 3], [10, -10], [0, 10]]
+    assert report(tmp_path / "data")["left_out_steps"] == {"turn beyond 10 degrees": 2}
+    assert "turn beyond 10 degrees (2 steps)" in capsys.readouterr().out
+    read(tmp_path / "m", tmp_path / "narrow", camera_limit=2.5)
+    assert report(tmp_path / "narrow")["left_out_steps"] == {"turn beyond 2.5 degrees": 3}
+    with pytest.raises(ValueError, match="already holds a dataset with action_space"):
+        read(tmp_path / "m", tmp_path / "data", camera_limit=5)
+    with pytest.raises(ValueError, match="--camera-limit 181 must be above 0 and at most 180"):
+        read(tmp_path / "m", tmp_path / "wide", camera_limit=181)
 
 
 def test_an_import_is_continued(tmp_path, capsys):

@@ -51,6 +51,14 @@ def test_wheel_holds_every_module_under_one_name(wheel):
     assert "neuralsim/py.typed" in names
 
 
+def test_wheel_holds_what_minetest_is_given(wheel):
+    folder = ROOT / "envs" / "minetest"
+    files = [folder / "shim.c", *folder.glob("*_mod/*")]
+    assert len(files) == 5
+    names = set(wheel.namelist())
+    assert {f"neuralsim/envs/minetest/{path.relative_to(folder).as_posix()}" for path in files} <= names
+
+
 def test_wheel_holds_the_bundled_worlds(wheel):
     names = set(wheel.namelist())
     for config in WORLDS.glob("*/config.json"):

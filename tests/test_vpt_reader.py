@@ -60,7 +60,7 @@ def test_a_recording(tmp_path):
     lines = [line(yaw=float(i), keys=["key.keyboard.w"] if i == 2 else []) for i in range(5)]
     make_recording(tmp_path / "contractors" / "one", lines)
     store = read(tmp_path / "contractors", tmp_path / "data")
-    assert store.space == human_action_space()
+    assert store.space == human_action_space(10.0)
     assert (store.info.env_id, store.info.fps, store.info.frame_shape) == ("contractors", 20.0, (9, 16, 3))
     episode = store.read(0)
     assert episode.frames[:, 4, 8, 0].tolist() == [GREY + i for i in range(6)]
@@ -104,7 +104,7 @@ def test_keys_without_a_button_are_named(tmp_path, capsys):
 
 
 def test_the_camera_is_pitch_and_yaw_in_fractions_of_a_degree(tmp_path):
-    camera = actions_of(tmp_path, [line(dx=1.0, dy=-3.0), line(dx=1200.0)])["camera"]
+    camera = actions_of(tmp_path, [line(dx=1.0, dy=-3.0), line(dx=1200.0)], camera_limit=180)["camera"]
     assert camera.dtype == np.float32
     np.testing.assert_allclose(camera, [[-0.45, 0.15], [0, 180]], rtol=1e-6)
 
@@ -114,7 +114,8 @@ def test_a_camera_out_of_range(tmp_path):
     with pytest.raises(ValueError, match=r"one\.jsonl: the camera of step 1 turns by \[0\.0, -300\.0\].*--clip-camera"):
         read(tmp_path / "v", tmp_path / "data")
     camera = read(tmp_path / "v", tmp_path / "data", clip_camera=True).actions(0)["camera"]
-    assert camera.tolist() == [[0, 0], [0, -180]]
+    assert camera.tolist() == [[0, 0], [0, -10]]
+    assert report(tmp_path / "data")["left_out_steps"] == {"turn beyond 10 degrees": 1}
 
 
 @pytest.mark.parametrize(

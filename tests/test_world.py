@@ -231,6 +231,14 @@ def test_unknown_device_and_dtype(tiny_world: Path):
         World.load(tiny_world, dtype="half")
 
 
+def test_a_world_may_say_where_it_comes_from(world: World):
+    assert world.config.notice == ""
+    text = world.config.to_json().replace('"notice": ""', '"notice": "learned elsewhere"')
+    assert WorldConfig.from_json(text).notice == "learned elsewhere"
+    with pytest.raises(ValueError, match="notice is 3; it must be a text"):
+        WorldConfig.from_json(text.replace('"learned elsewhere"', "3"))
+
+
 def test_parts_that_do_not_fit_each_other(world: World):
     config = WorldConfig.from_json(world.config.to_json())
     config.action_space = {"type": "Discrete", "n": 3, "start": 0}

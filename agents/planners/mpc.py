@@ -26,6 +26,7 @@ from neuralsim.agents.planners.receding_horizon import RecedingHorizon
 from neuralsim.agents.planners.rewards import RewardFunction
 from neuralsim.envs.dream import DreamEnv
 from neuralsim.envs.dream_vector import DreamVectorEnv
+from neuralsim.envs.preprocessing import HOW_TO_SHOW_FRAMES
 from neuralsim.world import World, WorldState
 
 
@@ -121,7 +122,8 @@ class MPC:
         if observation_space.shape != self.world.frame_shape:
             raise ValueError(
                 f"the world {name} reads frames {self.world.frame_shape}, and this environment shows observations of "
-                f"shape {observation_space.shape}: preprocess them as world.config.preprocessing says"
+                f"shape {observation_space.shape}: preprocess them as world.config.preprocessing says; "
+                f"{HOW_TO_SHOW_FRAMES}"
             )
 
     def act(self, frames: np.ndarray) -> Any:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from neuralsim.actions import space_from_json
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.envs.minerl_spaces import CAMERA_LIMIT
 from neuralsim.envs.preprocessing import RESAMPLE
 
 
@@ -63,8 +64,11 @@ class ImportConfig:
     """Key of the pixels in Dict observations (Minari)."""
     download: bool = False
     """Fetches a Minari dataset that is not on this machine."""
+    camera_limit: float = 10.0
+    """Most degrees that the camera turns in a step (MineRL, VPT); what is beyond is cut, and counted in the report.
+    Models see actions scaled by their bounds: next to MineRL's own 180, the turns that people make are too small."""
     clip_camera: bool = False
-    """Cuts camera movements beyond 180 degrees in a step instead of skipping the recording (MineRL, VPT)."""
+    """Cuts turns beyond 180 degrees too, which no player makes, instead of skipping the recording (MineRL, VPT)."""
     cursor: Path | None = None
     """Picture (PNG, 16x16) of the mouse pointer that is drawn into open menus (VPT); by default a white arrow."""
     workers: int = 1
@@ -135,6 +139,10 @@ def import_data(config: ImportConfig) -> EpisodeStore:
         raise ValueError(f"--workers {config.workers} must be at least 1")
     if config.size is not None and min(config.size) < 1:
         raise ValueError(f"--size {config.size} must be a height and a width of at least 1")
+    if not 0 < config.camera_limit <= CAMERA_LIMIT:
+        raise ValueError(
+            f"--camera-limit {config.camera_limit:g} must be above 0 and at most {CAMERA_LIMIT:g}, MineRL's own degrees"
+        )
     if config.resample not in RESAMPLE:
         raise ValueError(f"unknown resample {config.resample!r}; choose one of {', '.join(RESAMPLE)}")
     if config.fps is not None and not config.fps > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,20 @@ def no_actions(steps: int) -> dict[str, np.ndarray]:
     return actions
 
 
-def checked_camera(turns: np.ndarray, file: Path, clip: bool) -> np.ndarray:
+def checked_camera(
+    turns: np.ndarray, file: Path, clip: bool, limit: float = CAMERA_LIMIT
+) -> tuple[np.ndarray, Counter[str]]:
     """Camera movements as the action space wants them.
 
     Args:
         turns: ``(T, 2)`` degrees, pitch first.
         file: Where they come from, for the error.
-        clip: Cuts what lies outside the space instead of refusing it.
+        clip: Cuts what is beyond :data:`CAMERA_LIMIT`, which MineRL cannot do, instead of refusing it.
+        limit: What is beyond this is cut in any case.
 
     Returns:
-        ``(T, 2)`` float32, never rounded to whole degrees.
+        ``(T, 2)`` float32, never rounded to whole degrees; and the number of steps that were cut, by a name for the
+        report.
 
     Raises:
         ValueError: If a movement is no finite number or beyond :data:`CAMERA_LIMIT`; the message names it.
@@ -46,6 +51,7 @@ def checked_camera(turns: np.ndarray, file: Path, clip: bool) -> np.ndarray:
     if len(far) and not clip:
         raise ValueError(
             f"{file.name}: the camera of step {far[0]} turns by {turns[far[0]].tolist()} degrees (pitch, yaw), and the "
-            f"action space ends at +-{CAMERA_LIMIT:g} ({len(far)} such steps); --clip-camera cuts them there"
+            f"action space of MineRL ends at +-{CAMERA_LIMIT:g} ({len(far)} such steps); --clip-camera cuts them"
         )
-    return np.clip(turns, -CAMERA_LIMIT, CAMERA_LIMIT)
+    beyond = int((np.abs(turns) > limit).any(1).sum())
+    return np.clip(turns, -limit, limit), +Counter({f"turn beyond {limit:g} degrees": beyond})

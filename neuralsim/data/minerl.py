@@ -71,7 +71,7 @@ def read_minerl(recording: Recording, config: ImportConfig) -> tuple[Episode, Co
 
     Returns:
         The episode, terminated if its player succeeded and truncated otherwise; and the actions that have no button,
-        with the number of steps that used them.
+        and turns that were cut, with the number of steps.
 
     Raises:
         ValueError: If a file is damaged, or does not fit the others; the message names file and value.
@@ -85,7 +85,7 @@ def read_minerl(recording: Recording, config: ImportConfig) -> tuple[Episode, Co
     rewards = _numbers(arrays, _REWARD, folder / _ARRAYS)
     if rewards.ndim != 1 or not len(rewards) or not np.isfinite(rewards).all():
         raise ValueError(f"{_ARRAYS}: reward has the shape {rewards.shape}; it must be (N,), finite numbers, N > 0")
-    actions, left_out = _read_actions(arrays, len(rewards), folder / _ARRAYS, config.clip_camera)
+    actions, left_out = _read_actions(arrays, len(rewards), folder / _ARRAYS, config)
     ended = np.arange(len(rewards)) == len(rewards) - 1
     success = bool(meta.get("success", False))
     return Episode(
@@ -123,7 +123,7 @@ def _read_frames(video: Path, in_video: int, observations: int, config: ImportCo
 
 
 def _read_actions(
-    arrays: dict[str, Any], steps: int, file: Path, clip: bool
+    arrays: dict[str, Any], steps: int, file: Path, config: ImportConfig
 ) -> tuple[dict[str, np.ndarray], Counter[str]]:
     actions, left_out = no_actions(steps), Counter[str]()
     given = [key.removeprefix(_ACTION) for key in arrays if key.startswith(_ACTION)]
@@ -142,7 +142,11 @@ def _read_actions(
         if name in BUTTONS and not np.isin(values, (0, 1)).all():
             wrong = values[~np.isin(values, (0, 1))][0]
             raise ValueError(f"{file.name}: {_ACTION}{name} is {wrong}; a button is 0 or 1")
-        actions[name] = values.astype(np.int64) if name in BUTTONS else checked_camera(values, file, clip)
+        if name in BUTTONS:
+            actions[name] = values.astype(np.int64)
+        else:
+            actions[name], cut = checked_camera(values, file, config.clip_camera, config.camera_limit)
+            left_out += cut
     return actions, +left_out  # without those that were never used
 
 

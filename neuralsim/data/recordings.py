@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from neuralsim.actions import space_to_json
 from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, write_atomically
 from neuralsim.data.writer_lock import only_writer
-from neuralsim.envs.minerl_spaces import TICKS_PER_SECOND, human_action_space
+from neuralsim.envs.minerl_spaces import CAMERA_LIMIT, TICKS_PER_SECOND, human_action_space
 from neuralsim.extras import require
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def write_report(store: EpisodeStore, source: str, outcomes: list[Outcome], ther
         f"report: {store.path / REPORT}"
     )
     _print_list("skipped:", [f"{name}: {reason}" for name, reason in skipped.items()])
-    _print_list("not kept, for want of a button:", [f"{what} ({n} steps)" for what, n in left_out.most_common()])
+    _print_list("not kept, for want of room:", [f"{what} ({n} steps)" for what, n in left_out.most_common()])
 
 
 def _print_list(title: str, lines: list[str]) -> None:
@@ -203,7 +203,9 @@ def _describe(config: ImportConfig, kind: str) -> DatasetInfo:
     source = Path(config.source).resolve()
     return DatasetInfo(
         env_id=config.env_id or (source.name if source.is_dir() else source.stem),
-        action_space=space_to_json(human_action_space()),
+        # Also what makes the live environment with the same actions.
+        env_kwargs={} if config.camera_limit == CAMERA_LIMIT else {"camera_limit": config.camera_limit},
+        action_space=space_to_json(human_action_space(config.camera_limit)),
         frame_shape=(size[0], size[1], 3),
         fps=config.fps or float(TICKS_PER_SECOND),
         preprocessing={"size": list(size), "resample": config.resample, "crop": None,

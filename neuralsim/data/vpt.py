@@ -26,7 +26,7 @@ from neuralsim.data.episodes import Episode, EpisodeStore
 from neuralsim.data.minecraft_actions import checked_camera, no_actions
 from neuralsim.data.recordings import Recording, import_recordings
 from neuralsim.data.videos import decode_frames
-from neuralsim.envs.minerl_spaces import HOTBAR
+from neuralsim.envs.minerl_spaces import CAMERA_LIMIT, HOTBAR
 from neuralsim.envs.preprocessing import resize
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def read_vpt(recording: Recording, config: ImportConfig) -> tuple[Episode, Count
     line has the labels and the pointer of the line before.
 
     Returns:
-        The episode, truncated: a recording is a piece of a longer game; and the keys that have no button, with the
-        number of steps in which they were held.
+        The episode, truncated: a recording is a piece of a longer game; and the keys that have no button, and turns
+        that were cut, with the number of steps.
 
     Raises:
         ValueError: If a file is damaged or does not fit the other; the message names file, line and value.
@@ -144,7 +144,7 @@ def read_vpt(recording: Recording, config: ImportConfig) -> tuple[Episode, Count
     steps = len(frames) - 1
     if steps < 1:
         raise ValueError(f"{video.name} has one frame: no action leads to another")
-    actions, left_out = vpt_actions(ticks[:steps], table, config.clip_camera)
+    actions, left_out = vpt_actions(ticks[:steps], table, config.clip_camera, config.camera_limit)
     states = [ticks[min(i, len(ticks) - 1)].labels for i in range(len(frames))]
     names = set.intersection(*(set(state) for state in states))  # what every frame has
     ended = np.arange(steps) == steps - 1
@@ -160,7 +160,9 @@ def read_vpt(recording: Recording, config: ImportConfig) -> tuple[Episode, Count
     ), left_out
 
 
-def vpt_actions(ticks: list[Tick], table: Path, clip: bool = False) -> tuple[dict[str, np.ndarray], Counter[str]]:
+def vpt_actions(
+    ticks: list[Tick], table: Path, clip: bool = False, limit: float = CAMERA_LIMIT
+) -> tuple[dict[str, np.ndarray], Counter[str]]:
     """The actions of a recording.
 
     A number of the hotbar is pressed where the item in hand changes: the mouse wheel changes it too, and only the
@@ -170,11 +172,12 @@ def vpt_actions(ticks: list[Tick], table: Path, clip: bool = False) -> tuple[dic
     Args:
         ticks: A line for each of T steps.
         table: The file that they come from, for errors.
-        clip: Cuts camera movements at the bounds of the action space instead of refusing them.
+        clip: Cuts camera movements beyond what MineRL can do instead of refusing them.
+        limit: Most degrees that the camera turns in a step; what is beyond is cut.
 
     Returns:
         Actions of :func:`~neuralsim.envs.minerl_spaces.human_action_space`, arrays ``(T, ...)``; and the keys
-        without a button, with the number of steps in which they were held.
+        without a button, and turns that were cut, with the number of steps.
 
     Raises:
         ValueError: If the camera turns further than the action space goes; the message names the step.
@@ -198,8 +201,8 @@ def vpt_actions(ticks: list[Tick], table: Path, clip: bool = False) -> tuple[dic
             actions[HOTBAR[tick.hotbar]][i] = 1
         hotbar = tick.hotbar
     turns = np.array([(tick.dy, tick.dx) for tick in ticks], np.float64) * DEGREES_PER_PIXEL
-    actions["camera"] = checked_camera(turns, table, clip)
-    return actions, left_out
+    actions["camera"], cut = checked_camera(turns, table, clip, limit)
+    return actions, left_out + cut
 
 
 def read_ticks(table: Path) -> list[Tick]:

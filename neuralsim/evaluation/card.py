@@ -27,6 +27,7 @@ def render_card(card: dict[str, Any]) -> str:
     lines = [
         f"# World card: {card['world']}",
         "",
+        *([f"**{card['notice']}**", ""] if card.get("notice") else []),
         f"A dream of `{card['env_id']}` with `{card['env_kwargs']}`, K = {card['sampling_steps']} sampling steps.",
         "",
     ]

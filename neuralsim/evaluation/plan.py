@@ -314,6 +314,7 @@ class Plan:
             "env_id": world.config.env_id,
             "env_kwargs": world.config.env_kwargs,
             "sampling_steps": config.sampling_steps,
+            "notice": world.config.notice,
             "trained_on": trained_on,
             "held_out": {"episodes": len(store), "steps": store.total_steps, "command": store.info.command},
             "clips": config.clips,

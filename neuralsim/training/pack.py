@@ -52,6 +52,9 @@ class PackConfig:
     """Frames per start; 0 is as many as the dynamics can use."""
     sampling_steps: int = 4
     """Default sampling steps K."""
+    notice: str = ""
+    """A sentence that everybody should see who uses the world, such as which game its weights really come from; it
+    stands at the head of the card and on the screen of neuralsim play."""
     probes: str | None = None
     """Probes that judge its dreams: a known game's (pong), or module:NAME for your own (docs/probes.md); by default
     those of the recorded game, if there are any."""
@@ -113,6 +116,7 @@ def pack(config: PackConfig) -> World:
         max_episode_steps=config.max_episode_steps,
         sampling_steps=config.sampling_steps,
         probes=config.probes or probes_for(info.env_id, info.preprocessing),
+        notice=config.notice,
         trained_on=_provenance(store, config, description, shares_told, heads_told),
     )
     length = config.start_frames or model.dynamics.context_length
