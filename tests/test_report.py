@@ -85,6 +85,12 @@ def make_card(name="tiny", thing="ball", event="reward", policy="random"):
             }
         },
         "returns": {"64": {"error": cell(0.44, 0.1), "constant": cell(0.57, 0.1)}, "256": {"error": cell(2.0)}},
+        "games": {
+            policy: {
+                side: {"won": cell(share, 0.1), "points_per_1000": cell(5.0), "board": cell(math.nan)}
+                for side, share in (("dream", 0.4), ("real", 0.3))
+            }
+        },
         "ranking": {
             "policies": {
                 policy: {"dream": cell(-3.0, 1.0), "real": cell(-5.0, 2.0)},
@@ -261,6 +267,12 @@ def test_policies_are_points_with_bars_in_both_directions():
     assert [[-7, -3], [-3, -3]] in bars
     assert [[-5, -4], [-5, -2]] in bars
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
+
+
+def test_whole_games_stand_beside_real_ones():
+    tiles = report.games(make_card())
+    assert [tile.label for tile in tiles] == ["Share of points won (random)", "Points per 1,000 steps (random)"]
+    assert "30" in tiles[0].beside[0]
 
 
 def test_reliability_bars_are_wilson_intervals():

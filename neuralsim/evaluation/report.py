@@ -258,6 +258,21 @@ def counterfactuals(card: dict[str, Any]) -> list[Block]:
     return blocks + _tile("Return lost by trusting the dream's choice", outcome.get("regret"), NUMBER, regret)
 
 
+def games(card: dict[str, Any]) -> list[Block]:
+    """Whole games, beside real ones."""
+    blocks: list[Block] = []
+    for player, sides in _rows(card, "games").items():
+        dream, real = ({**_rows(sides, side)} for side in SIDES)
+        for figure, label, form in (
+            ("won", "Share of points won", PERCENT),
+            ("points_per_1000", "Points per 1,000 steps", NUMBER),
+            ("board", "Points that the board counts", PERCENT),
+            ("legible", "Late boards that can be read", PERCENT),
+        ):
+            blocks += _tile(f"{label} ({player})", dream.get(figure), form, {"really": real.get(figure)})
+    return blocks
+
+
 def long_dreams(card: dict[str, Any]) -> list[Block]:
     """What long dreams look like, beside long real play."""
     sides = _rows(card, "long_dreams")
@@ -289,6 +304,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[Block]]] = {
     "Does it know when it errs?": trust,
     "Does it know which policy is better?": ranking,
     "Does it know which future is better?": counterfactuals,
+    "Are its games like real ones?": games,
     "Does it last?": long_dreams,
 }
 """Sections by heading, in their order."""
