@@ -264,6 +264,20 @@ def test_turns_are_where_a_thing_leaves_its_course():
     assert turns(only_x, labels)[3] + turns(only_x, mirrored)[3] == 5
 
 
+def test_passing_the_place_of_turns_counts_like_one():
+    """Up to 10 and back again four times, then past it and away."""
+    once = [0, 2, 4, 6, 8, 10, 8, 6, 4, 2]
+    x = np.array([*once * 4, 0, 2, 4, 6, 8, 10, 12, 14, np.nan, np.nan])
+    labels = {"there": np.isfinite(x).astype(float), "x": x, "y": np.zeros(len(x))}
+    thing = dataclasses.replace(DOT.things[0], turns_along=("x",), turn_shares=(3, 1))
+    found = turns(thing, labels)
+    assert found.nonzero()[0].tolist() == [5, 10, 15, 20, 25, 30, 35, 40, 45]
+    assert found[5] == 3  # at the top, towards lower coordinates
+    assert found[10] == 1
+    assert found[45] == 3  # missed: as often as what was met
+    assert turns(DOT.things[0], labels)[45] == 0  # in two dimensions nobody knows what would have turned it
+
+
 def test_comebacks_are_where_a_thing_is_back_after_a_while():
     there = np.array([0, 0, 1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0], np.float32)
     found = comebacks(DOT.things[0], {"there": there}, least=3)

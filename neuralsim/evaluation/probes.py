@@ -145,8 +145,16 @@ def find(probes: Probes, frames: np.ndarray) -> dict[str, Found]:
     }
 
 
+NEAR_TURN = 3
+"""Steps before and after a turn in which passing the line is part of it."""
+
+
 def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np.ndarray:
-    """Where a thing changes its course.
+    """Where a thing changes its course, or might have.
+
+    Clips that are chosen by what happens in them teach a model that it always happens: shown the balls that a paddle
+    returns and not those that it misses, it returns them all. So where turns are along one coordinate, passing the
+    place where they usually happen counts like one.
 
     Args:
         thing: What to look at.
@@ -154,8 +162,8 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
         least: Change of velocity from which on it is a turn, in pixels per step.
 
     Returns:
-        ``(T,)`` int64: how often to show a step with which it leaves its course (``turn_shares``); 0 elsewhere, where
-        the thing is not there all the while, or the labels do not know it.
+        ``(T,)`` int64: how often to show a step with which it leaves its course, or could have (``turn_shares``); 0
+        elsewhere, where the thing is not there all the while, or the labels do not know it.
     """
     length = len(next(iter(labels.values()), ())) - 1
     turned = np.zeros(max(0, length), np.int64)
@@ -166,7 +174,21 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
     change = np.nan_to_num(np.diff(position, n=2, axis=0))
     turning = (np.linalg.norm(change, axis=1) > least) & there[:-2] & there[1:-1] & there[2:]
     turned[1:] = np.where(turning, np.where(change.sum(1) < 0, *thing.turn_shares), 0)
+    if position.shape[1] == 1:
+        for way, times in zip((1, -1), thing.turn_shares, strict=True):  # upwards, where turns lead down; and downwards
+            _mark_passing(turned, way * position[:, 0], np.r_[False, turning & (way * change[:, 0] < 0)], there, times)
     return turned
+
+
+def _mark_passing(turned: np.ndarray, position: np.ndarray, turning: np.ndarray, there: np.ndarray, times: int) -> None:
+    """Marks in ``turned`` the steps that lead upwards past the place where half of the turns back have happened."""
+    if not turning.any():
+        return
+    line = np.median(position[:-1][turning])
+    with np.errstate(invalid="ignore"):
+        passing = (position[:-1] <= line) & (position[1:] > line) & there[:-1] & there[1:]
+    around = np.convolve(turning, np.ones(2 * NEAR_TURN + 1), mode="same") > 0
+    turned[passing & ~around] = times
 
 
 def comebacks(thing: Thing, labels: dict[str, np.ndarray], least: int = 5) -> np.ndarray:
