@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuralsim.evaluation.intervals import ratio
-from neuralsim.evaluation.long_dreams import ks_distance
+from neuralsim.evaluation.long_dreams import ks_distances
 from neuralsim.evaluation.playing import Moment
 from neuralsim.evaluation.probes import Probes
 
@@ -157,9 +157,5 @@ def compare_games(dreamed: GamesPlayed, real: GamesPlayed) -> dict[str, Any]:
         ``dream`` and ``real``, see :meth:`GamesPlayed.figures`; ``distance`` of ``lengths`` and ``rallies``, see
         :func:`~neuralsim.evaluation.long_dreams.ks_distance`.
     """
-    figures = {"dream": dreamed.figures(), "real": real.figures()}
-    distance = {
-        name: ks_distance(np.array(figures["dream"][name]), np.array(figures["real"][name]))
-        for name in ("lengths", "rallies")
-    }
-    return {**figures, "distance": distance}
+    dream, reality = dreamed.figures(), real.figures()
+    return {"dream": dream, "real": reality, "distance": ks_distances(dream, reality, ("lengths", "rallies"))}

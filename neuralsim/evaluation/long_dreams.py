@@ -125,11 +125,13 @@ def compare_long(dreamed: LongPlay, real: LongPlay, at: Sequence[int]) -> dict[s
         for name, values in figures["real"]["windows"].items():
             usual = max(float(np.std(values)), 0.01 * abs(float(np.mean(values))), 1e-9)
             drift[str(step)][name] = (figures["dream"]["windows"][name][last] - float(np.mean(values))) / usual
-    distance = {
-        name: ks_distance(*(np.array(figures[side]["episodes"][name]) for side in ("dream", "real")))
-        for name in ("lengths", "returns")
-    }
-    return {**figures, "drift": drift, "distance": distance}
+    ends, real_ends = figures["dream"]["episodes"], figures["real"]["episodes"]
+    return {**figures, "drift": drift, "distance": ks_distances(ends, real_ends, ("lengths", "returns"))}
+
+
+def ks_distances(a: dict[str, Any], b: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """:func:`ks_distance` of the samples of these names in two tables."""
+    return {name: ks_distance(np.array(a[name]), np.array(b[name])) for name in names}
 
 
 def ks_distance(a: np.ndarray, b: np.ndarray) -> float:

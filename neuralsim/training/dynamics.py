@@ -118,11 +118,15 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
 
 
 def add_foresight(model: WorldModel, run: DynamicsRun, tokenizer: Tokenizer, things: tuple[Thing, ...]) -> None:
-    """Has the features of the past foresee where things will be, where dynamics and recordings are such."""
-    config = model.dynamics.config
-    if things and run.foresight.weight > 0 and not run.heads_only and isinstance(config, ConvolutionalDynamicsConfig):
+    """Has the features of the past foresee where things will be, if there are any to foresee."""
+    if things:
         grid, frame = tokenizer.latent_shape[:2], tokenizer.frame_shape[:2]
-        model.foresight = Foresight(run.foresight, things, config.channels, grid, frame)
+        model.foresight = Foresight(run.foresight, things, run.convolutional.channels, grid, frame)
+
+
+def foresees(run: DynamicsRun) -> bool:
+    """Whether a run trains what can foresee, and is to."""
+    return run.kind == "convolutional" and run.foresight.weight > 0 and not run.heads_only
 
 
 def mark_places(episodes: list[LatentEpisode], store: EpisodeStore, probes: Probes | None) -> tuple[Thing, ...]:
@@ -165,7 +169,7 @@ def train_dynamics(run: DynamicsRun) -> None:
     episodes = load_latents(store, train_ids, tokenizer)
     held = load_latents(held_store, held_ids, tokenizer)
     probes = mark_courses(episodes, store, run.clips, run.probes)
-    things = mark_places(episodes, store, probes)
+    things = mark_places(episodes, store, probes) if foresees(run) else ()
     torch.manual_seed(run.loop.seed)
     model = build_world_model(run, tokenizer, codec.size)
     add_foresight(model, run, tokenizer, things)

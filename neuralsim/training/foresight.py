@@ -22,9 +22,6 @@ from torch import Tensor, nn
 from neuralsim.dynamics.base import Rollout
 from neuralsim.evaluation.probes import Thing
 
-UNKNOWN = torch.inf
-"""Stands for places after the end of an episode; NaN says that a thing is not there."""
-
 
 @dataclass
 class ForesightConfig:
