@@ -96,6 +96,13 @@ class Dynamics(nn.Module, ABC):
     def set_progress(self, share: float) -> None:
         """Tells how much of the run is done, in [0, 1], for what comes in gradually."""
 
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a relative that sees less, so padded that this model begins by computing what that one computes.
+
+        Weights that already fit, or cannot be made to, come back as they are.
+        """
+        return weights
+
     def compile_parts(self) -> None:
         """Compiles what is worth compiling: by default the whole forward pass."""
         self.compile()

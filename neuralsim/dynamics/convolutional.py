@@ -45,7 +45,9 @@ class ConvolutionalDynamicsConfig:
     past_actions: int = 4
     """How many actions are seen, the one taken now included."""
     channels: int = 48
-    """Width at full latent resolution, a multiple of 8; twice as many below."""
+    """Width at full latent resolution, a multiple of 8."""
+    inner_channels: int = 0
+    """Width at half and quarter resolution, a multiple of 8; 0 is twice channels. There it costs little time."""
     embedding: int = 96
     """Width of the embedding of actions, and of noise level and step size."""
     denoiser_blocks: int = 2
@@ -115,7 +117,7 @@ class HistoryNet(nn.Module):
 
     def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
         super().__init__()
-        low, high, e = config.channels, 2 * config.channels, config.embedding
+        low, high, e = config.channels, config.inner_channels or 2 * config.channels, config.embedding
         self.action = nn.Linear(config.past_actions * config.action_size, e)
         self.action_mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
         self.conv_in = nn.Conv2d(len(config.history) * config.latent_channels, low, 3, padding=1)
@@ -253,6 +255,14 @@ class ConvolutionalDynamics(Dynamics):
     def set_progress(self, share: float) -> None:
         """Shortcuts and self-generated context come in with the share of the run that is done."""
         self.progress = share
+
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model that sees fewer past actions; the older ones begin with no weight."""
+        name = "past.action.weight"
+        missing = self.past.action.in_features - weights[name].shape[1] if name in weights else 0
+        if missing <= 0 or missing % self.action_size:
+            return weights
+        return {**weights, name: F.pad(weights[name], (missing, 0))}  # the oldest action comes first
 
     def compile_parts(self) -> None:
         """Compiles both networks; the unrolled loop around them would make one huge graph."""

@@ -30,6 +30,8 @@ def part_config(model: Any) -> dict[str, Any]:
     return {"type": model.type_name, "config": dataclasses.asdict(model.config)}
 
 
+DYNAMICS = "dynamics."
+"""Names of the dynamics' weights begin so."""
 FORESIGHT = "foresight."
 """Names of the weights that serve training alone begin so."""
 
@@ -68,6 +70,8 @@ def tokenizer_fingerprint(world: World) -> str:
 def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
 
+    A model that sees more of the past than they do begins with no weight on it.
+
     Returns:
         Where they come from and how they were trained, for the description of the run that goes on from them.
 
@@ -76,10 +80,12 @@ def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """
     try:
         if (world := _world(path)) is not None:
-            model.dynamics.load_state_dict(world.dynamics.state_dict())
+            model.dynamics.load_state_dict(model.dynamics.fitted(world.dynamics.state_dict()))
             model.heads.load_state_dict(world.heads.state_dict())
             return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
         tensors, description = _read(path, "dynamics.safetensors", "world model")
+        theirs = {name.removeprefix(DYNAMICS): value for name, value in tensors.items() if name.startswith(DYNAMICS)}
+        tensors |= {DYNAMICS + name: value for name, value in model.dynamics.fitted(theirs).items()}
         own = model.state_dict()
         foresight = {name: value for name, value in own.items() if name.startswith(FORESIGHT)}
         # A readout of the past that fits is taken along; one of other things or looks begins anew.
