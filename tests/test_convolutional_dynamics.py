@@ -261,3 +261,17 @@ def test_wrong_configs_are_explained():
 def test_own_frames_take_no_more_steps_than_there_are():
     with pytest.raises(ValueError, match="self_steps is 16"):
         ConvolutionalDynamics(dataclasses.replace(CONFIG, self_steps=16))
+
+
+def test_weights_of_a_model_that_saw_fewer_actions_compute_the_same():
+    torch.manual_seed(0)
+    small = ConvolutionalDynamics(CONFIG).eval()
+    awaken(small)
+    further = ConvolutionalDynamics(dataclasses.replace(CONFIG, past_actions=4)).eval()
+    further.load_state_dict(further.fitted(small.state_dict()))
+    context = torch.randn(2, 3, 8, 8, 2)
+    actions = torch.randn(2, 4, 2)
+    before, after = small.features(context, actions[:, -2:])[0], further.features(context, actions)[0]
+    assert torch.allclose(before, after, atol=1e-6)
+    unlike = {"past.action.weight": torch.zeros(16, 5)}
+    assert further.fitted(unlike) is unlike  # half an action is missing: that cannot be made to fit
