@@ -306,11 +306,18 @@ class ConvolutionalDynamics(Dynamics):
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
+        # The first lanes train the shortcut: clips are in random order, and the teacher sees these alone.
+        taught = int(config.bootstrap_fraction * lanes + float(torch.rand(()))) if shortcuts else 0
+
         def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
             features, last = self.features(context, actions[:, t - config.past_actions : t])
-            return lambda z, level, size: self.predict(features, last, z, level, size), features
+
+            def predict(z: Tensor, level: Tensor, size: Tensor) -> Tensor:
+                return self.predict(features[: len(z)], last[: len(z)], z, level, size)
+
+            return predict, features
 
         @torch.no_grad()
         def dream(t: int, predict: Predict) -> None:
@@ -331,11 +338,13 @@ class ConvolutionalDynamics(Dynamics):
             clean = batch.latents[:, t]
             if own_share > 0:
                 dream(t, predict)
-            rows = torch.rand(lanes, device=device) < (config.bootstrap_fraction if shortcuts else 0.0)
+            rows = torch.arange(lanes, device=device) < taught
             level, size = self.schedule.draw(rows, config.zero_fraction)
             noise = config.noise_scale * torch.randn_like(clean)
             weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
-            terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight)
+            terms = shortcut_loss(
+                predict, clean, noise, level, size, self.schedule, config.ramp, weight, taught=slice(taught)
+            )
             pasts.append(features)
             trusted.append((weight > 0).flatten(1).all(1))
             flow.append(terms.flow)

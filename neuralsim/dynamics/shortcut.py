@@ -145,6 +145,7 @@ def shortcut_loss(
     ramp: float = 0.9,
     weight: Tensor | None = None,
     teacher: Predict | None = None,
+    taught: slice = slice(None),
 ) -> ShortcutLoss:
     """Shortcut forcing on a batch.
 
@@ -160,6 +161,7 @@ def shortcut_loss(
         ramp: Slope of the loss weight (:func:`ramp_weight`).
         weight: Optional weight per element, broadcast over ``clean``.
         teacher: The model that makes bootstrap targets, by default ``predict``; no gradient flows through it.
+        taught: Part of the first dimension outside of which all are flow entries: the teacher is called with these alone.
     """
     tau, d = schedule.tau(level), schedule.step_size(size)
     z = mix(clean, noise, tau)
@@ -168,13 +170,17 @@ def shortcut_loss(
     if not bool(is_flow.all()):
         with torch.no_grad():
             teach = teacher or predict
+            part = (z, level, size, tau, d, is_flow, clean)
+            z_t, level_t, size_t, tau_t, d_t, flow_t, clean_t = (value[taught] for value in part)
             # Entries at d_min keep their label and stay where they are in both passes.
-            finer = torch.where(is_flow, size, size + 1)
-            first = teach(z, level, finer)
-            moved = half_step(z, first, tau, d)
-            halfway = level + schedule.max_steps // 2 ** (size + 1).clamp(max=schedule.finest)
-            second = teach(torch.where(expand_to(is_flow, z), z, moved), torch.where(is_flow, level, halfway), finer)
-            target = torch.where(expand_to(is_flow, clean), clean, bootstrap_target(first, second, tau, d))
+            finer = torch.where(flow_t, size_t, size_t + 1)
+            first = teach(z_t, level_t, finer)
+            moved = torch.where(expand_to(flow_t, z_t), z_t, half_step(z_t, first, tau_t, d_t))
+            halfway = level_t + schedule.max_steps // 2 ** (size_t + 1).clamp(max=schedule.finest)
+            second = teach(moved, torch.where(flow_t, level_t, halfway), finer)
+            made = bootstrap_target(first, second, tau_t, d_t)
+            target = clean.to(made.dtype, copy=True)
+            target[taught] = torch.where(expand_to(flow_t, clean_t), clean_t, made)
     prediction = predict(z, level, size)
     squared = (prediction.float() - target.float()).square()
     inner = tuple(range(level.ndim, squared.ndim))

@@ -53,6 +53,8 @@ class WorldModel(nn.Module):
     def compile_parts(self) -> None:
         """Compiles what runs many times per step."""
         self.dynamics.compile_parts()
+        if self.foresight is not None:
+            self.foresight.compile()
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the scaled losses, and the metrics of all parts."""
