@@ -124,17 +124,21 @@ class ClipSampler:
             if self.knows_places:
                 places.append(cut_places(self.episodes[i], last, self.clip_length, self.beyond))
         latents, actions, rewards, terminated, valid = (torch.stack(parts) for parts in zip(*clips, strict=True))
-        return ClipBatch(latents, actions, rewards, terminated, valid, torch.stack(places) if places else None)
+        told = torch.stack(places) if places else None
+        return ClipBatch(latents.float(), actions, rewards, terminated, valid, told)
 
 
 def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) -> tuple[torch.Tensor, ...]:
     """The ``length`` frames up to frame ``last``: latents, actions, rewards, terminated, valid (see ClipBatch).
 
-    The latents of frames before ``hidden`` are those of that frame.
+    The latents of frames before ``hidden`` are those of that frame. They are in the episode's number format, and may
+    be a view of its own.
     """
     frames = torch.arange(last - length + 1, last + 1)
     valid = frames >= 0
-    latents = episode.latents[frames.clamp(min=hidden)].float()
+    begin = last - length + 1
+    # Most clips lie within an episode, and a slice is read in a fraction of the time that picking frames takes.
+    latents = episode.latents[begin : last + 1] if begin >= hidden else episode.latents[frames.clamp(min=hidden)]
     steps = frames[:-1]
     known = (steps >= 0).float()
     inside = steps.clamp(min=0)

@@ -16,7 +16,7 @@ from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint
 from neuralsim.evaluation.probes import find_probes, probes_for
 from neuralsim.starts import Start
-from neuralsim.training.parts import HOW_TRAINED, load_tokenizer, load_world_model, part_config, read_spent
+from neuralsim.training.parts import HOW_TRAINED, load_heads, load_tokenizer, load_world_model, part_config, read_spent
 from neuralsim.world import World
 from neuralsim.world_config import WorldConfig
 
@@ -40,8 +40,8 @@ class PackConfig:
     """Runs whose dynamics are mixed in, weight by weight, as FOLDER=SHARE. Earlier ones of the same training, which
     kept to real context, sharpen what the model's own context has blurred. The rest is the dynamics' own."""
     heads: Path | None = None
-    """Folder of another dynamics run, whose reward and continue heads are taken. Heads trained alone see latents of
-    real frames only, and fit every dynamics on these latents."""
+    """Folder of another dynamics run, or a world (pong is the bundled one), whose reward and continue heads are taken.
+    Heads trained alone see latents of real frames only, and fit every dynamics on these latents."""
     out: Path = Path("worlds/pong")
     """The world folder; an existing one is replaced once the new one is whole."""
     beginnings: int = 24
@@ -93,10 +93,9 @@ def pack(config: PackConfig) -> World:
         shares_told[run] = {"share": share, **{key: told.get(key) for key in HOW_TRAINED}, **read_spent(Path(run))}
     blend(model.dynamics, blended)
     if config.heads is not None:
-        other, told = load_world_model(config.heads)
-        if told["tokenizer"] != description["tokenizer"]:
+        model.heads, sees, heads_told = load_heads(config.heads)
+        if sees != description["tokenizer"]:
             raise ValueError(f"the heads in {config.heads} were trained on latents of another tokenizer")
-        model.heads, heads_told = other.heads, {key: told.get(key) for key in HOW_TRAINED} | read_spent(config.heads)
     info = store.info
     world_config = WorldConfig(
         name=config.name,

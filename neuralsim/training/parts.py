@@ -126,6 +126,19 @@ def load_world_model(path: Path) -> tuple[WorldModel, dict[str, Any]]:
     return model.eval().requires_grad_(False), config
 
 
+def load_heads(path: Path) -> tuple[Heads, str, dict[str, Any]]:
+    """Reward and continue heads of a dynamics run, or of a world (a folder, or pong for the bundled one).
+
+    Returns:
+        The heads, the fingerprint of the tokenizer whose latents they judge, and how they were trained.
+    """
+    if (world := _world(path)) is not None:
+        trained_on = world.config.trained_on
+        return world.heads, fingerprint(world.tokenizer), trained_on.get("heads") or trained_on.get("dynamics", {})
+    model, told = load_world_model(path)
+    return model.heads, told["tokenizer"], {key: told.get(key) for key in HOW_TRAINED} | read_spent(path)
+
+
 def _read(path: Path, name: str, kind: str) -> tuple[dict, dict]:
     path = path / name if path.is_dir() else path
     if not path.exists():
