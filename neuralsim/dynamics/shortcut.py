@@ -161,7 +161,7 @@ def shortcut_loss(
         ramp: Slope of the loss weight (:func:`ramp_weight`).
         weight: Optional weight per element, broadcast over ``clean``.
         teacher: The model that makes bootstrap targets, by default ``predict``; no gradient flows through it.
-        taught: Part of the first dimension outside of which all are flow entries: the teacher is called with these alone.
+        taught: Part of the first dimension outside of which all are flow entries: the teacher sees that part alone.
     """
     tau, d = schedule.tau(level), schedule.step_size(size)
     z = mix(clean, noise, tau)
