@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -88,6 +89,21 @@ def test_an_interrupted_evaluation_goes_on(home, tmp_path, monkeypatch):
     assert set(json.loads((tmp_path / "card.json").read_text())["events"]) == {"reward", "end"}
     monkeypatch.setitem(module.MEASURES, "events", events)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "card.md", "report.html"]
+
+
+def test_parts_measured_side_by_side_say_the_same(home, tmp_path, capsys):
+    cards = []
+    for workers in (1, 2):
+        run("evaluate", home / "world", "--data", home / "held", "--out", tmp_path / str(workers), "--horizon", 20,
+            "--clips", 2, "--parts", "events", "returns", "cost", "--workers", workers)  # fmt: skip
+        told = capsys.readouterr().out
+        assert all(len(re.findall(rf"(?m)^{part}: \d+ s$", told)) == 1 for part in ("events", "returns", "cost"))
+        cards.append(json.loads((tmp_path / str(workers) / "card.json").read_text()))
+    for part in ("events", "returns"):
+        alone, beside = (json.dumps(card[part]) for card in cards)
+        assert json.loads(alone, parse_float=lambda v: round(float(v), 3)) == json.loads(
+            beside, parse_float=lambda v: round(float(v), 3)
+        )
 
 
 def test_the_world_dreams(home):

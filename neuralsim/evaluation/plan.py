@@ -37,6 +37,9 @@ RETURN_CLIPS = 64
 LONG = (2_000, 10_000)
 """Steps at which long dreams are summed up."""
 
+NOT_MEASURED_BY = ("out", "save", "parts", "workers")
+"""Options that change no figure of a part."""
+
 Part = Literal[
     "open-loop",
     "events",
@@ -115,6 +118,8 @@ class EvaluateConfig:
     """Lanes of long dreams."""
     long_steps: int = 10_000
     """Steps of long dreams."""
+    workers: int = 1
+    """Processes that measure parts at the same time; they share the CPU threads. Speed is measured alone, at last."""
     save: bool = False
     """Also write the card into the world's folder."""
 
@@ -294,7 +299,7 @@ class Plan:
 
     def fingerprint(self) -> str:
         """Short name of what is measured and how: equal for calls that would measure the same."""
-        config = {name: str(value) for name, value in vars(self.config).items() if name not in ("out", "save", "parts")}
+        config = {name: str(value) for name, value in vars(self.config).items() if name not in NOT_MEASURED_BY}
         agents = [
             hashlib.sha256(find_agent(path).read_bytes()).hexdigest()
             for name, _, path in (policy.partition("=") for policy in (*self.policies, self.player))
@@ -375,7 +380,7 @@ def _make_folder(folder: Path) -> None:
 
 
 _LEAST = {
-    "horizon": 1, "clips": 2, "lanes": 1, "steps": 1, "games": 2, "game_steps": 1, "ranking_lanes": 2,
+    "horizon": 1, "workers": 1, "clips": 2, "lanes": 1, "steps": 1, "games": 2, "game_steps": 1, "ranking_lanes": 2,
     "ranking_steps": 1, "moments": 2, "branches": 2, "branch_steps": 1, "long_lanes": 1, "long_steps": 1000,
 }  # fmt: skip
 _NAMES: dict[Part, str] = {

@@ -34,6 +34,7 @@ from neuralsim.evaluation.playing import Play, dream_play, make_players, real_pl
 from neuralsim.evaluation.ranking import rank_policies
 from neuralsim.evaluation.report import write_report
 from neuralsim.evaluation.returns import return_error
+from neuralsim.evaluation.side_by_side import side_by_side
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 from neuralsim.evaluation.trust import calibrate
 from neuralsim.pictures import beside, enlarge, strip, write_picture
@@ -46,6 +47,8 @@ FILM = 32
 """Frames of a dream that are judged as a film."""
 UNFINISHED = "unfinished.json"
 """What has been measured so far, in the folder of the report."""
+ALONE = ("cost",)
+"""Parts that are measured while nothing else is: speed."""
 ALIEN_FRAMES = 2000
 """Real frames that tell how well the tokenizer gives back what it knows."""
 
@@ -106,15 +109,34 @@ def measure(plan: Plan) -> dict[str, Any]:
     measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
     with Progress(*columns) as progress:
         tasks = {part: progress.add_task(part, total=plan.work.get(part, 1), start=False) for part in measures}
-        for part, measure_part in measures.items():
-            progress.start_task(tasks[part])
-            begun = time.monotonic()
-            if part not in done["parts"]:
-                done["parts"][part] = measure_part(plan, functools.partial(progress.advance, tasks[part]))
-                write_atomically(kept, json.dumps(done))
+        begun: dict[str, float] = {}
+
+        def tick(part: str, steps: int = 1) -> None:
+            if part not in begun:
+                begun[part] = time.monotonic()
+                progress.start_task(tasks[part])
+            progress.advance(tasks[part], steps)
+
+        def finish(part: str) -> None:
+            tick(part, 0)
             progress.update(tasks[part], completed=plan.work.get(part, 1))
             if not progress.console.is_terminal:  # bars are drawn on terminals only
-                print(f"{part}: {time.monotonic() - begun:.0f} s", flush=True)
+                print(f"{part}: {time.monotonic() - begun[part]:.0f} s", flush=True)
+
+        def keep(part: str, figures: dict[str, Any]) -> None:
+            done["parts"][part] = figures
+            write_atomically(kept, json.dumps(done))
+            finish(part)
+
+        for part in measures.keys() & done["parts"].keys():
+            finish(part)
+        workers = plan.config.workers
+        apart = [part for part in plan.work if part not in (*done["parts"], *ALONE) and workers > 1]
+        for part, figures in side_by_side(plan.config, sorted(apart, key=lambda p: -plan.work[p]), workers, tick):
+            keep(part, figures)
+        for part in [part for part in measures if part not in done["parts"]]:
+            tick(part, 0)
+            keep(part, measures[part](plan, functools.partial(tick, part)))
     return functools.reduce(operator.or_, (done["parts"][part] for part in measures), {})
 
 
