@@ -155,6 +155,21 @@ def test_training_goes_on_from_a_world(home):
     assert origin["loop"]["steps"] == 3  # the world tells how it was trained, and so do those that go on from it
 
 
+@pytest.mark.parametrize("source", ["world", "dynamics"])
+def test_training_goes_on_from_weights_that_saw_fewer_actions(home, source):
+    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "world",
+        "--init-from", home / source, "--out", home / f"further-{source}", *SMALL_DYNAMICS, *ON_CPU,
+        "--convolutional.past-actions", 7, "--loop.learning-rate", 0)  # fmt: skip
+    name = "dynamics.past.action.weight"
+    before, after = (
+        read_tensors(home / run / "dynamics.safetensors")[0][name] for run in ("dynamics", f"further-{source}")
+    )
+    older = after.shape[1] - before.shape[1]
+    assert older > 0
+    assert torch.equal(after[:, older:], before)
+    assert not after[:, :older].any()
+
+
 def test_foresight_is_taken_along_where_it_fits_and_never_packed(home):
     def weights(folder: str, file: str = "dynamics.safetensors") -> dict[str, torch.Tensor]:
         tensors = read_tensors(home / folder / file)[0]
@@ -188,6 +203,12 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     assert all(torch.equal(packed[name], after[name]) for name in after if name.startswith(("heads.", "dynamics.")))
     told = json.loads((home / "other heads" / "config.json").read_text())["trained_on"]
     assert (told["heads"]["heads_only"], told["dynamics"]["heads_only"]) == (True, False)
+    run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
+        "--heads", home / "other heads", "--out", home / "heads of a world", "--beginnings", 1,
+        "--middles", 0)  # fmt: skip
+    again = read_tensors(home / "heads of a world" / "world.safetensors")[0]
+    assert all(torch.equal(again[name], packed[name]) for name in packed)
+    assert json.loads((home / "heads of a world" / "config.json").read_text())["trained_on"]["heads"] == told["heads"]
 
 
 def test_worlds_can_be_compared(home, capsys):

@@ -163,3 +163,20 @@ def test_the_spread_tells_a_model_that_always_says_the_same():
     assert single.isnan()
     same = said[:1].expand_as(said)
     assert shortcut_loss(lambda z, m, i: same, clean, torch.randn_like(clean), level, size, SCHEDULE).spread == 0
+
+
+def test_a_teacher_of_the_first_entries_teaches_the_same():
+    torch.manual_seed(0)
+    clean, noise = torch.randn(6, 2, 2, 1), torch.randn(6, 2, 2, 1)
+    size = torch.tensor([2, 0, SCHEDULE.finest, *[SCHEDULE.finest] * 3])
+    level = torch.tensor([16, 0, 5, 0, 63, 7])
+    asked = []
+
+    def predict(z, level, size):
+        asked.append(len(z))
+        return torch.tanh(z) + 0.1 * size.reshape(-1, 1, 1, 1) + 0.01 * level.reshape(-1, 1, 1, 1)
+
+    told = [shortcut_loss(predict, clean, noise, level, size, SCHEDULE, taught=taught) for taught in (None, 2)]
+    assert asked == [6, 6, 6, 2, 2, 6]
+    for name in ("flow", "bootstrap", "error"):
+        torch.testing.assert_close(getattr(told[0], name), getattr(told[1], name), rtol=0, atol=0)

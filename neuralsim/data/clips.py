@@ -134,9 +134,9 @@ def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) ->
     The latents of frames before ``hidden`` are those of that frame. They are in the episode's number format, and may
     be a view of its own.
     """
-    frames = torch.arange(last - length + 1, last + 1)
-    valid = frames >= 0
     begin = last - length + 1
+    frames = torch.arange(begin, last + 1)
+    valid = frames >= 0
     # Most clips lie within an episode, and a slice is read in a fraction of the time that picking frames takes.
     latents = episode.latents[begin : last + 1] if begin >= hidden else episode.latents[frames.clamp(min=hidden)]
     steps = frames[:-1]

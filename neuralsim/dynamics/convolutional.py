@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics, Rollout, State
-from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, shortcut_loss
+from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, share_of, shortcut_loss
 from neuralsim.group_norm import GroupNorm
 from neuralsim.running_rms import RunningRMS
 
@@ -47,7 +47,7 @@ class ConvolutionalDynamicsConfig:
     channels: int = 48
     """Width at full latent resolution, a multiple of 8."""
     inner_channels: int = 0
-    """Width at half and quarter resolution, a multiple of 8; 0 is twice channels. There it costs little time."""
+    """Width at half and quarter resolution, a multiple of 8; 0 is twice channels."""
     embedding: int = 96
     """Width of the embedding of actions, and of noise level and step size."""
     denoiser_blocks: int = 2
@@ -259,7 +259,9 @@ class ConvolutionalDynamics(Dynamics):
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model that sees fewer past actions; the older ones begin with no weight."""
         name = "past.action.weight"
-        missing = self.past.action.in_features - weights[name].shape[1] if name in weights else 0
+        if name not in weights:
+            return weights
+        missing = self.past.action.in_features - weights[name].shape[1]
         if missing <= 0 or missing % self.action_size:
             return weights
         return {**weights, name: F.pad(weights[name], (missing, 0))}  # the oldest action comes first
@@ -306,8 +308,8 @@ class ConvolutionalDynamics(Dynamics):
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
-        # The first lanes train the shortcut: clips are in random order, and the teacher sees these alone.
-        taught = int(config.bootstrap_fraction * lanes + float(torch.rand(()))) if shortcuts else 0
+        # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
+        taught = min(share_of(lanes, config.bootstrap_fraction), lanes - 1) if shortcuts else 0
 
         def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
@@ -342,9 +344,7 @@ class ConvolutionalDynamics(Dynamics):
             level, size = self.schedule.draw(rows, config.zero_fraction)
             noise = config.noise_scale * torch.randn_like(clean)
             weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
-            terms = shortcut_loss(
-                predict, clean, noise, level, size, self.schedule, config.ramp, weight, taught=slice(taught)
-            )
+            terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight, taught=taught)
             pasts.append(features)
             trusted.append((weight > 0).flatten(1).all(1))
             flow.append(terms.flow)

@@ -85,6 +85,11 @@ def check_power_of_two(value: int, name: str) -> None:
         raise ValueError(f"{name} is {value}; it must be a power of two (1, 2, 4, 8, ...)")
 
 
+def share_of(lanes: int, share: float) -> int:
+    """A whole number of lanes that is right on average, also where the share is a fraction of one lane."""
+    return int(lanes * share + float(torch.rand(())))
+
+
 def expand_to(value: Tensor, like: Tensor) -> Tensor:
     """Appends singleton dimensions until ``value`` broadcasts over ``like``."""
     return value.reshape(*value.shape, *[1] * (like.ndim - value.ndim))
@@ -145,7 +150,7 @@ def shortcut_loss(
     ramp: float = 0.9,
     weight: Tensor | None = None,
     teacher: Predict | None = None,
-    taught: slice = slice(None),
+    taught: int | None = None,
 ) -> ShortcutLoss:
     """Shortcut forcing on a batch.
 
@@ -161,7 +166,8 @@ def shortcut_loss(
         ramp: Slope of the loss weight (:func:`ramp_weight`).
         weight: Optional weight per element, broadcast over ``clean``.
         teacher: The model that makes bootstrap targets, by default ``predict``; no gradient flows through it.
-        taught: Part of the first dimension outside of which all are flow entries: the teacher sees that part alone.
+        taught: All but the first so many (along the first dimension) are flow entries: the teacher is called with those
+            alone, and must know which they are. By default it is called with all.
     """
     tau, d = schedule.tau(level), schedule.step_size(size)
     z = mix(clean, noise, tau)
@@ -170,8 +176,8 @@ def shortcut_loss(
     if not bool(is_flow.all()):
         with torch.no_grad():
             teach = teacher or predict
-            part = (z, level, size, tau, d, is_flow, clean)
-            z_t, level_t, size_t, tau_t, d_t, flow_t, clean_t = (value[taught] for value in part)
+            values = (z, level, size, tau, d, is_flow, clean)
+            z_t, level_t, size_t, tau_t, d_t, flow_t, clean_t = (value[:taught] for value in values)
             # Entries at d_min keep their label and stay where they are in both passes.
             finer = torch.where(flow_t, size_t, size_t + 1)
             first = teach(z_t, level_t, finer)
@@ -179,8 +185,8 @@ def shortcut_loss(
             halfway = level_t + schedule.max_steps // 2 ** (size_t + 1).clamp(max=schedule.finest)
             second = teach(moved, torch.where(flow_t, level_t, halfway), finer)
             made = bootstrap_target(first, second, tau_t, d_t)
-            target = clean.to(made.dtype, copy=True)
-            target[taught] = torch.where(expand_to(flow_t, clean_t), clean_t, made)
+            target = clean.to(torch.promote_types(clean.dtype, made.dtype), copy=True)
+            target[:taught] = torch.where(expand_to(flow_t, clean_t), clean_t, made)
     prediction = predict(z, level, size)
     squared = (prediction.float() - target.float()).square()
     inner = tuple(range(level.ndim, squared.ndim))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics, State
 from neuralsim.dynamics.frame_tokens import Conditions, FrameTokens
-from neuralsim.dynamics.shortcut import Schedule, expand_to, mix, sample, shortcut_loss
+from neuralsim.dynamics.shortcut import Schedule, expand_to, mix, sample, share_of, shortcut_loss
 from neuralsim.running_rms import RunningRMS
 from neuralsim.transformer import Past, SpaceTimeTransformer, TransformerConfig, ring_write
 
@@ -188,7 +188,7 @@ class TransformerDynamics(Dynamics):
         copied = (latents - _shifted(latents[:, :-1])).square().mean((2, 3, 4))
 
         # Whole lanes train the shortcut, so that the teacher's two passes run on these alone.
-        coarse = _share_of(len(latents), config.bootstrap_fraction) if shortcuts else 0
+        coarse = share_of(len(latents), config.bootstrap_fraction) if shortcuts else 0
         straight = len(latents) - coarse
         terms = _Sums()
         for lanes, chance in ((slice(0, straight), 0.0), (slice(straight, len(latents)), 0.5)):
@@ -268,7 +268,7 @@ class TransformerDynamics(Dynamics):
             The clips, and which frames were replaced ``(B, T)``. These serve as context only.
         """
         config, length, device = self.config, latents.shape[1], latents.device
-        lanes = _share_of(len(latents), config.self_context)
+        lanes = share_of(len(latents), config.self_context)
         if lanes == 0:
             return latents, torch.zeros_like(first)
         clips, begins, mask = latents[:lanes], first[:lanes], self.time_mask(first[:lanes])
@@ -393,11 +393,6 @@ class _Sums:
         total = torch.stack([total for total, _ in self.parts[name]]).sum()
         count = torch.stack([count for _, count in self.parts[name]]).sum()
         return torch.where(count > 0, total / torch.where(count > 0, count, 1), empty)
-
-
-def _share_of(lanes: int, share: float) -> int:
-    """A whole number of lanes that is right on average, also where the share is a fraction of one lane."""
-    return int(lanes * share + float(torch.rand(())))
 
 
 def _shifted(values: Tensor, fill: float | bool = 0) -> Tensor:

@@ -38,8 +38,7 @@ LONG = (2_000, 10_000)
 """Steps at which long dreams are summed up."""
 
 NOT_MEASURED_BY = ("out", "save", "parts", "workers")
-"""Options that change no figure of a part."""
-
+"""Options that change no figure of a part, but for its rounding."""
 Part = Literal[
     "open-loop",
     "events",

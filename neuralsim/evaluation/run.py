@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -47,8 +48,8 @@ FILM = 32
 """Frames of a dream that are judged as a film."""
 UNFINISHED = "unfinished.json"
 """What has been measured so far, in the folder of the report."""
-ALONE = ("cost",)
-"""Parts that are measured while nothing else is: speed."""
+LONGEST = ("games", "ranking", "open-loop", "long-dreams")
+"""Parts that take longest: side by side, they begin first."""
 ALIEN_FRAMES = 2000
 """Real frames that tell how well the tokenizer gives back what it knows."""
 
@@ -97,7 +98,8 @@ def measure(plan: Plan) -> dict[str, Any]:
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         done = before if before["of"] == done["of"] else done
-    if again := [part for part in done["parts"] if part in plan.parts]:
+    measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
+    if again := [part for part in measures if part in done["parts"]]:
         print(f"going on after an interruption; measured already: {', '.join(again)}")
     columns = (
         TextColumn("{task.description:<16}"),
@@ -106,37 +108,37 @@ def measure(plan: Plan) -> dict[str, Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
     with Progress(*columns) as progress:
         tasks = {part: progress.add_task(part, total=plan.work.get(part, 1), start=False) for part in measures}
         begun: dict[str, float] = {}
 
         def tick(part: str, steps: int = 1) -> None:
+            if part in done["parts"]:
+                return  # what a process says may come after its figures
             if part not in begun:
                 begun[part] = time.monotonic()
                 progress.start_task(tasks[part])
             progress.advance(tasks[part], steps)
 
-        def finish(part: str) -> None:
-            tick(part, 0)
+        def finish(part: str, figures: dict[str, Any]) -> None:
+            done["parts"][part] = figures
+            write_atomically(kept, json.dumps(done))
             progress.update(tasks[part], completed=plan.work.get(part, 1))
             if not progress.console.is_terminal:  # bars are drawn on terminals only
                 print(f"{part}: {time.monotonic() - begun[part]:.0f} s", flush=True)
 
-        def keep(part: str, figures: dict[str, Any]) -> None:
-            done["parts"][part] = figures
-            write_atomically(kept, json.dumps(done))
-            finish(part)
-
-        for part in measures.keys() & done["parts"].keys():
-            finish(part)
-        workers = plan.config.workers
-        apart = [part for part in plan.work if part not in (*done["parts"], *ALONE) and workers > 1]
-        for part, figures in side_by_side(plan.config, sorted(apart, key=lambda p: -plan.work[p]), workers, tick):
-            keep(part, figures)
-        for part in [part for part in measures if part not in done["parts"]]:
-            tick(part, 0)
-            keep(part, measures[part](plan, functools.partial(tick, part)))
+        for part in again:
+            progress.update(tasks[part], completed=plan.work.get(part, 1))
+        left = {part: measures[part] for part in (*LONGEST, *plan.work) if part in plan.work and part not in again}
+        if plan.config.workers > 1 and len(left) > 1:
+            left.pop("cost", None)  # speed is measured while nothing else is
+            with contextlib.closing(side_by_side(plan, left, tick)) as apart:
+                for part, figures in apart:
+                    finish(part, figures)
+        for part in measures:
+            if part not in done["parts"]:
+                tick(part, 0)
+                finish(part, measures[part](plan, functools.partial(tick, part)))
     return functools.reduce(operator.or_, (done["parts"][part] for part in measures), {})
 
 

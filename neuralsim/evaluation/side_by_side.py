@@ -6,11 +6,13 @@ side are done in little more than half of the time.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import multiprocessing
+import os
 import queue
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -22,38 +24,43 @@ from neuralsim.evaluation.plan import EvaluateConfig, Plan
 LOOK = 0.5
 """Seconds between two looks at what the processes have done."""
 
+Measure = Callable[[Plan, Callable[[], None]], dict[str, Any]]
+"""Measures a part; calls its second argument after each step."""
+
 
 def side_by_side(
-    config: EvaluateConfig, parts: Sequence[str], workers: int, tick: Callable[[str], None]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Measures parts in ``workers`` processes, which share the CPU threads; yields each part's figures once it is done.
+    plan: Plan, measures: dict[str, Measure], tick: Callable[[str, int], None]
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """Measures parts in ``plan.config.workers`` processes, which share the CPU threads.
 
     Args:
-        config: Of the evaluation.
-        parts: What to measure, the longest best first.
-        workers: How many at the same time.
-        tick: Called with a part's name for every step of its progress.
+        plan: Of the evaluation; it is made anew for every part, and must still be the same.
+        measures: By part; functions of a module. Those that take long best come first.
+        tick: Called with a part's name and how many steps it has done since: 0 when it begins.
+
+    Yields:
+        Parts and their figures, as they are done.
 
     Raises:
         ChildProcessError: If a process died.
+        ValueError: If world or recordings have changed since the evaluation began.
         Exception: Whatever a part raised.
     """
-    if not parts:
-        return
+    workers = min(plan.config.workers, len(measures))
     context = multiprocessing.get_context("spawn")
     ticks = context.Queue()
     threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(min(workers, len(parts)), context, _share, (config, threads, ticks))
+    pool = ProcessPoolExecutor(workers, context, _share, (plan.of, plan.config, plan.fingerprint(), threads, ticks))
     try:
-        running = {pool.submit(_measure, part): part for part in parts}
+        with _interrupts_ignored():  # which the processes inherit: the parent ends them
+            running = {pool.submit(_measure, part, measure): part for part, measure in measures.items()}
         while running:
             done, _ = wait(running, LOOK, FIRST_COMPLETED)
-            while True:
-                try:
-                    tick(ticks.get_nowait())
-                except queue.Empty:
-                    break
-            for future in done:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    tick(*ticks.get_nowait())
+            # What was measured counts, even if another part failed at the same moment.
+            for future in sorted(done, key=lambda future: future.exception() is not None):
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise ChildProcessError(
@@ -61,23 +68,48 @@ def side_by_side(
             "command again, perhaps with fewer --workers"
         ) from None
     finally:
-        for process in list((pool._processes or {}).values()):  # what is half measured is measured again
+        for process in list((pool._processes or {}).values()):  # from Python 3.14 on: pool.terminate_workers()
             process.terminate()
         pool.shutdown(cancel_futures=True)
 
 
-_shared: tuple[EvaluateConfig, Any] | None = None  # of a worker process
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _share(config: EvaluateConfig, threads: int, ticks: Any) -> None:
+_shared: tuple[Callable[[EvaluateConfig], Plan], EvaluateConfig, str, Any] | None = None  # of a worker process
+
+
+def _share(
+    make_plan: Callable[[EvaluateConfig], Plan], config: EvaluateConfig, fingerprint: str, threads: int, ticks: Any
+) -> None:
     global _shared
-    _shared = (config, ticks)
+    _shared = (make_plan, config, fingerprint, ticks)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
 
 
-def _measure(part: str) -> dict[str, Any]:
+def _end_with_the_parent() -> None:
+    """A parent that was killed cannot end its processes, which would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _measure(part: str, measure: Measure) -> dict[str, Any]:
     assert _shared is not None
-    config, ticks = _shared
-    measures = importlib.import_module("neuralsim.evaluation.run").MEASURES
-    return measures[part](Plan.of(config), lambda: ticks.put(part))
+    make_plan, config, fingerprint, ticks = _shared
+    ticks.put((part, 0))
+    plan = make_plan(config)
+    if plan.fingerprint() != fingerprint:
+        raise ValueError(f"{config.world} or {config.data} has changed since the evaluation began: begin again")
+    return measure(plan, lambda: ticks.put((part, 1)))

@@ -70,7 +70,7 @@ def tokenizer_fingerprint(world: World) -> str:
 def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
 
-    A model that sees more of the past than they do begins with no weight on it.
+    Past actions that their model did not see begin with no weight.
 
     Returns:
         Where they come from and how they were trained, for the description of the run that goes on from them.
@@ -80,10 +80,12 @@ def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """
     try:
         if (world := _world(path)) is not None:
+            _check_actions(model, world.dynamics.action_size, path)
             model.dynamics.load_state_dict(model.dynamics.fitted(world.dynamics.state_dict()))
             model.heads.load_state_dict(world.heads.state_dict())
             return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
         tensors, description = _read(path, "dynamics.safetensors", "world model")
+        _check_actions(model, description["dynamics"]["config"]["action_size"], path)
         theirs = {name.removeprefix(DYNAMICS): value for name, value in tensors.items() if name.startswith(DYNAMICS)}
         tensors |= {DYNAMICS + name: value for name, value in model.dynamics.fitted(theirs).items()}
         own = model.state_dict()
@@ -98,6 +100,13 @@ def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
         return {"path": str(path), **told, **read_spent(path)}
     except RuntimeError as error:
         raise ValueError(f"--init-from {path} has other sizes than this run: {error}") from None
+
+
+def _check_actions(model: WorldModel, size: int, path: Path) -> None:
+    if size != model.dynamics.action_size:
+        raise ValueError(
+            f"--init-from {path} knows actions of {size} numbers, these recordings have {model.dynamics.action_size}"
+        )
 
 
 def initial_weights_of(out: Path, path: Path) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ class WorldModel(nn.Module):
         return [self.dynamics, self.heads, *([self.foresight] if self.foresight else [])]
 
     def compile_parts(self) -> None:
-        """Compiles what runs many times per step."""
+        """Compiles what takes the time of a step."""
         self.dynamics.compile_parts()
         if self.foresight is not None:
             self.foresight.compile()
