@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from neuralsim.data.episodes import EpisodeStore
-from neuralsim.evaluation.closed_loop import SERVE_WITHIN, describe
+from neuralsim.evaluation.closed_loop import SERVE_WITHIN, board_right, describe
 from neuralsim.evaluation.controllability import controllability
 from neuralsim.evaluation.held_out import Cut, check_held_out, choose_cuts, others_of, read_actions, read_clips
 from neuralsim.evaluation.image_quality import psnr
@@ -98,6 +98,24 @@ def test_closed_loop_counts_serves_dead_lanes_and_jumps():
     assert figures["points_per_1000"] == pytest.approx(1000 / steps)
     assert figures["points_won_per_1000"] == pytest.approx(1000 / (3 * steps))
     assert figures["jumps"] == 0
+
+
+def test_the_board_is_right_while_it_shows_the_points_paid():
+    steps = 60
+    rewards = np.zeros((3, steps))
+    rewards[:, 20] = [1, -1, 1]
+    ended = np.zeros((3, steps), bool)
+    board = np.tile(np.array([3.0, 0.0]), (3, steps, 1))
+    board[0, 22:] = (4, 0)  # counts, two steps late
+    board[1, 22:] = (3, 1)
+    board[1, 50:] = (3, 8)  # and then changes by itself
+    board[2, 40:] = np.nan  # never counts, and fades away
+    ended[0, 54] = True  # what comes then is another game
+    play = Play(np.zeros((3, steps, 1, 1, 3), np.uint8), rewards, ended)
+    # Judged: steps 0 to 19 and 32 to 59 of each lane, to 53 of the first.
+    assert board_right(play, board) == pytest.approx((20 + 22 + 20 + 18 + 20) / (42 + 48 + 48))
+    assert board_right(play, board, begin=30) == pytest.approx((22 + 18) / (22 + 28 + 28))
+    assert math.isnan(board_right(play, np.full_like(board, np.nan)))
 
 
 def test_a_point_too_near_the_end_is_not_judged():
