@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from neuralsim.devices import choose_device, choose_dtype
+from neuralsim.devices import choose_device, choose_dream_dtype
 from neuralsim.world import World
 from neuralsim.world_files import CONFIG, find_world
 
@@ -42,7 +42,7 @@ def shared_world(source: str | os.PathLike[str], device: str = "auto", dtype: st
         if not Path(name).exists():
             _downloads[name] = folder
         place = choose_device(str(device))
-        number = choose_dtype(dtype, place)
+        number = choose_dream_dtype(dtype, place)
         key = (folder, (folder / CONFIG).stat().st_mtime_ns, place, number)
         if key not in _worlds:
             _worlds[key] = World.load(folder, place, str(number).removeprefix("torch."))

@@ -51,6 +51,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
+def choose_dream_dtype(name: str, device: torch.device) -> torch.dtype:
+    """As :func:`choose_dtype`, but float32 on CPUs unless asked otherwise.
+
+    So a world dreams the same on every machine, as its card measured it.
+    """
+    return choose_dtype("float32" if name == "auto" and device.type == "cpu" else name, device)
+
+
 def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
     """Mixed precision for training: bfloat16 autocast, or nothing for float32."""
     if choose_dtype(dtype, device) == torch.float32:

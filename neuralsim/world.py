@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from neuralsim.actions import ActionCodec, add_lane, space_from_json
-from neuralsim.devices import choose_device, choose_dtype
+from neuralsim.devices import choose_device, choose_dream_dtype, choose_dtype
 from neuralsim.dynamics import Dynamics, build_dynamics
 from neuralsim.dynamics.shortcut import check_power_of_two
 from neuralsim.heads import Heads, HeadsConfig
@@ -112,9 +112,7 @@ class World:
             if start.frames.shape[1:] != config.frame_shape:
                 raise ValueError(f"a start has frames of {start.frames.shape[1:]}, the world {config.frame_shape}")
         self.device = choose_device(str(device))
-        # On CPUs float32 unless asked otherwise: the same dream on every machine, as the card measured it.
-        on_cpu = dtype == "auto" and self.device.type == "cpu"
-        self.dtype = torch.float32 if on_cpu else choose_dtype(dtype, self.device)
+        self.dtype = choose_dream_dtype(dtype, self.device)
         self.tokenizer = tokenizer.to(self.device, self.dtype).eval().requires_grad_(False)
         self.dynamics = dynamics.to(self.device, self.dtype).eval().requires_grad_(False)
         self.heads = heads.to(self.device, torch.float32).eval().requires_grad_(False)

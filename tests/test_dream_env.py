@@ -10,6 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from conftest import build_tiny_world
 from gymnasium.error import ResetNeeded
 
@@ -324,6 +325,12 @@ def test_a_clone_is_a_plain_value(env: DreamEnv, tiny_world: Path):
     assert same(first, play(other, 60, seed=3))
     env.restore_state(copy.deepcopy(state))
     assert same(first, play(env, 60, seed=3))
+
+
+def test_cpus_dream_in_float32_also_where_bfloat16_is_native(tiny_world: Path, monkeypatch):
+    monkeypatch.setattr("neuralsim.devices.has_native_bfloat16", lambda device: True)
+    assert shared_world(tiny_world, "cpu").dtype == torch.float32
+    assert shared_world(tiny_world, "cpu", "bfloat16").dtype == torch.bfloat16
 
 
 def test_without_rng_later_resets_are_not_restored(env: DreamEnv):
