@@ -309,7 +309,7 @@ class ConvolutionalDynamics(Dynamics):
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
         # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
-        taught = min(share_of(lanes, config.bootstrap_fraction), lanes - 1) if shortcuts else 0
+        taught = share_of(lanes, config.bootstrap_fraction) if shortcuts else 0
 
         def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)

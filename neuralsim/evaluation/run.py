@@ -35,7 +35,7 @@ from neuralsim.evaluation.playing import Play, dream_play, make_players, real_pl
 from neuralsim.evaluation.ranking import rank_policies
 from neuralsim.evaluation.report import write_report
 from neuralsim.evaluation.returns import return_error
-from neuralsim.evaluation.side_by_side import side_by_side
+from neuralsim.evaluation.side_by_side import Measure, side_by_side
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 from neuralsim.evaluation.trust import calibrate
 from neuralsim.pictures import beside, enlarge, strip, write_picture
@@ -254,7 +254,7 @@ def _cost(plan: Plan, tick: Tick) -> dict[str, Any]:
     return {"cost": cost(plan.world, plan.config.sampling_steps, tick)}
 
 
-MEASURES: dict[str, Callable[[Plan, Tick], dict[str, Any]]] = {
+MEASURES: dict[str, Measure] = {
     "open-loop": _open_loop,
     "events": _events,
     "returns": _returns,
