@@ -17,6 +17,7 @@ POLICIES = {
     "scripted": "a programmed player that knows the game (Pong); its skill changes from episode to episode",
     "scripted=SKILL": "the same with a fixed skill from 0 (hopeless) to 1 (near perfect)",
     "pong-mix": "Pong played in many ways, strong and weak, wild and idle: made for training a world",
+    "pong-idle": "Pong played by somebody who rests, and now and then goes to rest elsewhere",
     "agent=PATH": "an agent that neuralsim agent train made: a run's folder, or one of its files",
     "sb3=PATH.zip": "a Stable-Baselines3 model",
     "keyboard": "you, in a window (one process)",
@@ -104,7 +105,7 @@ def make_policy(choice: PolicyChoice | str, env: gym.Env) -> Policy:
     """
     if isinstance(choice, str):
         (choice,) = parse_policies([choice])
-    if choice.name in ("scripted", "pong-mix"):
+    if choice.name in ("scripted", "pong-mix", "pong-idle"):
         return _pong_policy(choice, env)
     if choice.name == "agent":
         from neuralsim.agents.learned import LearnedPolicy
@@ -143,6 +144,8 @@ def _pong_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
         )
     if choice.name == "pong-mix":
         return PongMix()
+    if choice.name == "pong-idle":
+        return PongMix(personalities=PongMix.IDLE)
     if choice.argument is None:
         return PongPlayer(skill=None)
     try:

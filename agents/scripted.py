@@ -188,8 +188,12 @@ class PongMix(Policy):
     }
     """Names and probabilities."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    IDLE: ClassVar[dict[str, float]] = {"idle": 1.0}
+    """Rests, and now and then goes to rest elsewhere: what balls do to a paddle that does not follow them."""
+
+    def __init__(self, seed: int | None = None, personalities: dict[str, float] | None = None) -> None:
         self.rng = np.random.default_rng(seed)
+        self.personalities = personalities or self.PERSONALITIES
         self.player = PongPlayer(0.5)
         self.held = 0  # steps for which a random action is still held
         self.action = _NOOP
@@ -200,8 +204,8 @@ class PongMix(Policy):
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         self.player.reset(int(self.rng.integers(2**31)))
-        names = list(self.PERSONALITIES)
-        self.personality = names[self.rng.choice(len(names), p=list(self.PERSONALITIES.values()))]
+        names = list(self.personalities)
+        self.personality = names[self.rng.choice(len(names), p=list(self.personalities.values()))]
         self.name = f"pong-mix/{self.personality}"
         self._new_segment()
 
@@ -232,6 +236,7 @@ class PongMix(Policy):
             "hopeless": {"track": 1.0},
             "random": {"random": 1.0},
             "still": {"idle": 1.0},
+            "idle": {"idle": 0.8, "hold": 0.2},
         }[self.personality]
         skill = {
             "master": self.rng.uniform(0.92, 1.0),
@@ -240,7 +245,8 @@ class PongMix(Policy):
             "hopeless": self.rng.uniform(0.0, 0.3),
         }.get(self.personality, 0.6)
         self.kind = list(kinds)[self.rng.choice(len(kinds), p=list(kinds.values()))]
-        self.left = int(self.rng.integers(20, 160))
+        moves_on = self.personality == "idle" and self.kind == "hold"
+        self.left = int(self.rng.integers(3, 15) if moves_on else self.rng.integers(20, 160))
         self.held = 0
         restless = float(self.rng.choice([0.0, 0.3, 0.6]))
         self.player.play(dataclasses.replace(Style.of_skill(skill), restless=restless))

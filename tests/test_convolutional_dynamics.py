@@ -196,6 +196,40 @@ def test_a_lead_of_own_frames_goes_before_the_frames_with_a_loss():
     assert leads == {0, 1, 2}
 
 
+def test_half_of_the_lanes_are_stained_with_noise_or_another_clip():
+    model = ConvolutionalDynamics(dataclasses.replace(CONFIG, context_stain=0.3))
+    batch = toy_clips(model, 400, 0)
+    torch.manual_seed(0)
+    stain, amount = model._draw_stains(batch)
+    shown = batch.latents[:, model.context_length].roll(1, 0)
+    other = (stain == shown).flatten(1).all(1)
+    assert 150 < int(other.sum()) < 250
+    assert float(stain[~other].std()) == pytest.approx(1.0, abs=0.02)
+    assert 150 < int((amount == 0).sum()) < 250
+    assert 0.25 < float(amount.max()) < 0.3
+    assert float(amount[amount > 0].mean()) == pytest.approx(0.15, abs=0.02)
+    model.eval()
+    assert float(model._draw_stains(batch)[1].max()) == 0.0  # figures are measured on clean clips
+
+
+def test_a_stain_is_the_same_on_all_of_the_past():
+    config = dataclasses.replace(CONFIG, context_stain=0.9, context_noise=0.0, dream_noise=0.0, short_history=0.0)
+    model = ConvolutionalDynamics(config)
+    batch, seen = toy_clips(model, 8, 0), []
+    read = model.features
+    model.features = lambda context, actions: seen.append(context) or read(context, actions)
+    torch.manual_seed(0)
+    model.rollout(batch)
+    t = model.context_length
+    for step, context in enumerate(seen):
+        clean = torch.stack([batch.latents[:, t + step - offset] for offset in model.history], dim=1)
+        for lane in range(8):
+            # context = (1 - s) clean + s stain: what is left over is one picture, for one s of the lane.
+            shares = torch.linspace(0, 0.9, 901)
+            spread = torch.stack([(context[lane] - (1 - s) * clean[lane]).std(0).max() for s in shares])
+            assert float(spread.min()) < 0.01
+
+
 def test_nothing_is_dreamed_before_an_episode_begins():
     config = dataclasses.replace(
         CONFIG, lead=2, self_context=1.0, context_noise=0.0, dream_noise=0.0, short_history=0.0
@@ -248,6 +282,8 @@ def test_wrong_configs_are_explained():
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(history=(2, 1)))
     with pytest.raises(ValueError, match=r"dream_noise is 0\.3"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(dream_noise=0.3, context_noise=0.2))
+    with pytest.raises(ValueError, match=r"context_stain is 1\.0"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(context_stain=1.0))
     with pytest.raises(ValueError, match=r"noise_scale is 0\.0"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(noise_scale=0.0))
     with pytest.raises(ValueError, match="self_steps is 3"):

@@ -66,7 +66,7 @@ def test_every_name_is_known_and_refusals_explain():
     for name in ("random", "sticky-random", "noop"):
         assert make_policy(name, env).name == name
         assert name in POLICIES
-    for name in ("scripted", "pong-mix"):
+    for name in ("scripted", "pong-mix", "pong-idle"):
         with pytest.raises(ValueError, match="only Atari Pong"):
             make_policy(name, env)
     with pytest.raises(ValueError, match=r"sb3=PATH\.zip"):
@@ -151,6 +151,17 @@ def test_the_mix_has_all_personalities():
     assert sum(PongMix.PERSONALITIES.values()) == pytest.approx(1.0)
     labels = {"ball_present": 1.0, "ball_x": 30.0, "ball_y": 30.0, "player_present": 1.0, "player_y": 40.0}
     assert {int(mix.act(FRAME, {"labels": labels})) for _ in range(2000)} == set(range(6))
+
+
+def test_the_idle_player_rests_at_many_places():
+    mix = PongMix(seed=0, personalities=PongMix.IDLE)
+    labels = {"ball_present": 1.0, "ball_x": 30.0, "ball_y": 30.0, "player_present": 1.0, "player_y": 40.0}
+    moves = np.isin([mix.act(FRAME, {"labels": labels}) for _ in range(4000)], [2, 3, 4, 5])
+    edges = np.flatnonzero(np.diff(np.r_[False, moves, False].astype(int)))
+    walks = edges[1::2] - edges[::2]  # lengths of its walks
+    assert 0.005 < moves.mean() < 0.1
+    assert len(walks) > 5
+    assert walks.max() < 30
 
 
 def test_a_player_survives_garbage():

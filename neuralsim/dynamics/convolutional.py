@@ -74,6 +74,11 @@ class ConvolutionalDynamicsConfig:
     """In a dream, a frame enters the history mixed with this much noise; at most context_noise. The model has learned
     to see through noise, but its own faint errors look like nothing it knows: without, they add up until the dream
     dissolves (Dreamer 4 does the same, tau_ctx)."""
+    context_stain: float = 0.0
+    """History of half of the training lanes is also mixed with up to this much (drawn per lane from U(0, this)) of a
+    stain: noise, or a frame of another clip, the same in all frames of the past. Noise that is drawn anew for every
+    frame teaches a model to average over the past, and to carry on whatever all of it shows; the errors of a dream are
+    such, and a digit that stands for hundreds of frames wears away. What stains has no part in what comes next."""
     bootstrap_fraction: float = 0.25
     """Share of lanes that train the shortcut (d > d_min), after a start without."""
     bootstrap_start: float = 0.2
@@ -234,6 +239,8 @@ class ConvolutionalDynamics(Dynamics):
             raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
         if not 0 < config.noise_scale < math.inf:
             raise ValueError(f"noise_scale is {config.noise_scale}; it must be a number above 0")
+        if not 0 <= config.context_stain < 1:
+            raise ValueError(f"context_stain is {config.context_stain}; it must be a share, 0 or more and less than 1")
         if not 0 <= config.dream_noise <= config.context_noise:
             raise ValueError(
                 f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "
@@ -306,6 +313,7 @@ class ConvolutionalDynamics(Dynamics):
         frames, own_frames = list(latents.unbind(1)), []
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
+        stain, stained = self._draw_stains(batch)
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
         # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
@@ -313,6 +321,7 @@ class ConvolutionalDynamics(Dynamics):
 
         def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
+            context = mix(context, stain[:, None], 1 - stained)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
             features, last = self.features(context, actions[:, t - config.past_actions : t])
 
@@ -377,6 +386,16 @@ class ConvolutionalDynamics(Dynamics):
         if not self.training:
             return 1.0
         return self.config.self_context * min(max((self.progress - self.config.self_start) / 0.2, 0.0), 1.0)
+
+    def _draw_stains(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """What stains the history of each lane ``(B, h, w, c)``, and how much of it there is ``(B, 1)``."""
+        lanes, device = len(batch.latents), batch.latents.device
+        most = self.config.context_stain if self.training else 0.0
+        # Clips are in random order: their neighbours are any others.
+        other = batch.latents[:, self.context_length].roll(1, 0)
+        noise = torch.rand(lanes, 1, 1, 1, device=device) < 0.5
+        amount = most * torch.rand(lanes, 1, device=device) * (torch.rand(lanes, 1, device=device) < 0.5)
+        return torch.where(noise, torch.randn_like(other), other), amount
 
     def _cut_history(self, batch: ClipBatch, begin: int) -> tuple[Tensor, Tensor]:
         """Latents and actions; some lanes forget what lies before a random frame, as after a start from few frames.
