@@ -173,9 +173,22 @@ class Heads(nn.Module):
         return HeadsOutput(self.two_hot.decode(logits), logits, self.out_continue(x)[:, 0].float())
 
     def losses(
-        self, before: Tensor, latent: Tensor, action: Tensor, reward: Tensor, terminated: Tensor
+        self,
+        before: Tensor,
+        latent: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        counts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of reward and of continuation, against ``reward`` and ``terminated`` ``(B,)``."""
+        """Mean cross-entropy of reward and of continuation, against ``reward`` and ``terminated`` ``(B,)``.
+
+        The mean is over all transitions, or over those that ``counts`` ``(B,)`` bool names; 0 if it names none.
+        """
         out = self(before, latent, action)
-        ends = F.binary_cross_entropy_with_logits(out.continue_logit, 1 - terminated.float())
-        return self.two_hot.loss(out.reward_logits, reward.float()).mean(), ends
+        ends = F.binary_cross_entropy_with_logits(out.continue_logit, 1 - terminated.float(), reduction="none")
+        rewards = self.two_hot.loss(out.reward_logits, reward.float())
+        if counts is None:
+            return rewards.mean(), ends.mean()
+        share = counts / counts.sum().clamp(min=1)
+        return (rewards * share).sum(), (ends * share).sum()

@@ -262,6 +262,16 @@ def test_what_a_dream_has_misplaced_is_no_target_and_what_it_has_lost_is():
     assert float(weight[2].sum()) == 64 - 32
 
 
+def test_a_dream_is_alike_where_neither_frame_of_a_transition_shows_what_is_not_there():
+    model = ConvolutionalDynamics(CONFIG)  # three predicted frames
+    real = torch.zeros(3, 5, 8, 8, 2)
+    real[..., 1, 1, :] = 4.0
+    own = real.clone()
+    own[1, 3, 1, 1], own[1, 3, 6, 6] = 0.0, 4.0  # elsewhere, in the second predicted frame
+    own[2, 1, 1, 1], own[2, 1, 6, 6] = 0.0, 4.0  # in the frame before the first
+    assert model._alike(own, real).tolist() == [[True] * 3, [True, False, False], [False, True, True]]
+
+
 def test_thicker_noise_reaches_the_network_at_the_size_it_is_used_to():
     thin, thick = (ConvolutionalDynamics(dataclasses.replace(CONFIG, noise_scale=scale)) for scale in (1.0, 5.0))
     assert torch.equal(thin.denoiser.input_scale, torch.ones(CONFIG.max_steps))

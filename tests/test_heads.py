@@ -79,3 +79,16 @@ def test_heads_look_back_on_the_frames_before_and_the_first_repeats(frames, expe
 def test_a_single_frame_is_no_transition():
     with pytest.raises(ValueError, match="at least 2"):
         Heads(HeadsConfig(frames=1))
+
+
+def test_only_transitions_that_count_are_learned_from():
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(height=4, width=4, latent_channels=2, action_size=2, channels=4, hidden=16))
+    before, z, action = torch.randn(6, 3, 4, 4, 2), torch.randn(6, 4, 4, 2), torch.randn(6, 2)
+    reward, ended = torch.tensor([0.0, 1.0, -1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    counts = torch.tensor([True, False, True, False, False, True])
+    some = heads.losses(before, z, action, reward, ended, counts)
+    alone = heads.losses(*(x[counts] for x in (before, z, action, reward, ended)))
+    torch.testing.assert_close(some, alone)
+    none = heads.losses(before, z, action, reward, ended, torch.zeros(6, dtype=torch.bool))
+    assert [float(x) for x in none] == [0.0, 0.0]

@@ -199,6 +199,12 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "heads"))
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
+    dreams = [*SMALL_DYNAMICS, "--heads-on-dreams", "--convolutional.lead", 2, "--convolutional.self-start", 0]
+    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "tokenizer",
+        "--init-from", home / "dynamics", "--heads-only", "--out", home / "heads2", *dreams, *ON_CPU)  # fmt: skip
+    dreamt = read_tensors(home / "heads2" / "dynamics.safetensors")[0]
+    assert all(torch.equal(before[name], dreamt[name]) for name in before if name.startswith("dynamics."))
+    assert any(not torch.equal(after[name], dreamt[name]) for name in before if name.startswith("heads."))
     run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
         "--heads", home / "heads", "--out", home / "other heads", "--beginnings", 1, "--middles", 0)  # fmt: skip
     packed = read_tensors(home / "other heads" / "world.safetensors")[0]
@@ -211,6 +217,12 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     again = read_tensors(home / "heads of a world" / "world.safetensors")[0]
     assert all(torch.equal(again[name], packed[name]) for name in packed)
     assert json.loads((home / "heads of a world" / "config.json").read_text())["trained_on"]["heads"] == told["heads"]
+
+
+def test_heads_on_dreams_are_heads_only(home, capsys):
+    again = ["train", "dynamics", "--data", home / "data", "--tokenizer", home / "tokenizer", "--heads-on-dreams"]
+    assert main([*map(str, again), "--out", str(home / "nothing")]) == 2
+    assert "--heads-only" in capsys.readouterr().err
 
 
 def test_worlds_can_be_compared(home, capsys):

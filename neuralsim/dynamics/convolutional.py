@@ -379,7 +379,15 @@ class ConvolutionalDynamics(Dynamics):
         if shortcuts:
             metrics["bootstrap"] = bootstrap_loss.detach()
         own = torch.stack(own_frames, dim=1) if own_frames else None
-        return Rollout(loss, metrics, own, torch.stack(pasts, dim=1), torch.stack(trusted, dim=1))
+        alike = None if own is None else self._alike(own, latents[:, -own.shape[1] :])
+        return Rollout(loss, metrics, own, torch.stack(pasts, dim=1), torch.stack(trusted, dim=1), alike)
+
+    def _alike(self, own: Tensor, real: Tensor) -> Tensor:
+        """:attr:`Rollout.alike` of own frames ``(B, S, h, w, c)`` beside the real ones."""
+        weight = agreement(own.flatten(0, 1), real.flatten(0, 1), self.config.contradiction)
+        faithful = (weight > 0).flatten(1).all(1).view(own.shape[:2])
+        before = F.pad(faithful, (1, 0), value=True)[:, :-1]  # before the first own frame there is a real one
+        return (faithful & before)[:, -self.predicted :]
 
     def _own_share(self) -> float:
         """Share of lanes that go on from the model's own frames: 0, then rising over a fifth of the run."""

@@ -52,6 +52,9 @@ class DynamicsRun:
     it may have seen fewer past actions."""
     heads_only: bool = False
     """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
+    heads_on_dreams: bool = False
+    """With --heads-only: also on frames that the dynamics dreams, by its options for own frames (lead, rollout,
+    self-context). A point looks different there, and one that is counted but not paid is lost to whoever plays."""
     kind: Literal["convolutional", "transformer"] = "convolutional"
     """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
     batch_size: int = 8
@@ -115,7 +118,8 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) 
     chosen: Any = run.convolutional if run.kind == "convolutional" else run.transformer
     config = dataclasses.replace(chosen, **sizes)
     dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
-    return WorldModel(dynamics, Heads(dataclasses.replace(run.heads, **sizes)), run.heads_only)
+    heads = Heads(dataclasses.replace(run.heads, **sizes))
+    return WorldModel(dynamics, heads, run.heads_only, heads_on_dreams=run.heads_on_dreams)
 
 
 def add_foresight(model: WorldModel, run: DynamicsRun, tokenizer: Tokenizer, things: tuple[Thing, ...]) -> None:
@@ -163,6 +167,8 @@ def mark_courses(
 def train_dynamics(run: DynamicsRun) -> None:
     """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
     find_probes(run.probes)  # complains now, not after the latents
+    if run.heads_on_dreams and not run.heads_only:
+        raise ValueError("heads_on_dreams is for training heads alone: add --heads-only")
     store = EpisodeStore.open(run.data)
     tokenizer = load_tokenizer(run.tokenizer).to(choose_device(run.loop.device))
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)
@@ -200,6 +206,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         if model.foresight
         else None,
         "heads_only": run.heads_only,
+        "heads_on_dreams": run.heads_on_dreams,
         "init_from": initial,
         "episodes": len(episodes),
         "frames": sum(len(episode) + 1 for episode in episodes),

@@ -35,7 +35,7 @@ DYNAMICS = "dynamics."
 FORESIGHT = "foresight."
 """Names of the weights that serve training alone begin so."""
 
-HOW_TRAINED = ("batch_size", "clips", "foresight", "heads_only", "loop", "init_from")
+HOW_TRAINED = ("batch_size", "clips", "foresight", "heads_only", "heads_on_dreams", "loop", "init_from")
 """What a world tells of the training of its dynamics, run by run."""
 
 

@@ -27,14 +27,21 @@ class WorldModel(nn.Module):
         heads: Judge transitions.
         heads_only: Leaves the dynamics as it is and trains the heads on real frames, half of the clips with some noise
             in place of the dynamics' errors. A step takes a fraction of the time, and rare events need many.
+        heads_on_dreams: With heads_only, also on frames that the dynamics dreams.
         foresight: Has the dynamics' features tell where things will be, on clips that know it.
     """
 
     def __init__(
-        self, dynamics: Dynamics, heads: Heads, heads_only: bool = False, foresight: Foresight | None = None
+        self,
+        dynamics: Dynamics,
+        heads: Heads,
+        heads_only: bool = False,
+        foresight: Foresight | None = None,
+        heads_on_dreams: bool = False,
     ) -> None:
         super().__init__()
         self.heads_only = heads_only
+        self.heads_on_dreams = heads_on_dreams
         dynamics.requires_grad_(not heads_only)
         self.dynamics = dynamics
         self.heads = heads
@@ -58,24 +65,27 @@ class WorldModel(nn.Module):
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the scaled losses, and the metrics of all parts."""
-        loss, own = batch.latents.new_zeros(()), None
+        loss, own, alike = batch.latents.new_zeros(()), None, None
         metrics: dict[str, Tensor] = {}
+        if not self.heads_only or self.heads_on_dreams:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.heads_only):
+                made = self.dynamics.rollout(batch)
+            own, alike = made.own, made.alike
         if not self.heads_only:
-            made = self.dynamics.rollout(batch)
-            loss, metrics, own = made.loss, made.metrics, made.own
+            loss, metrics = made.loss, made.metrics
             if self.foresight is not None and made.features is not None and batch.places is not None:
                 sight, told = self.foresight.loss(made, batch.places)
                 loss, metrics = loss + self.foresight.config.weight * sight, metrics | told
         count = self.dynamics.predicted
         targets = [value[:, -count:] for value in (batch.actions, batch.rewards, batch.terminated)]
-        clips = [self._noised(batch.latents) if self.heads_only and self.training else batch.latents]
+        clips = [(self._noised(batch.latents) if self.heads_only and self.training else batch.latents, None)]
         if own is not None:
-            clips.append(torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1))
+            clips.append((torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1), alike))
         rewards, ends = [], []
-        for clip in clips:
+        for clip, counts in clips:
             before = self.heads.look_back(clip)[:, -count - 1 : -1]
             flat = [rearrange(x, "b t ... -> (b t) ...") for x in (before, clip[:, -count:], *targets)]
-            reward, end = self.heads.losses(*flat)
+            reward, end = self.heads.losses(*flat, None if counts is None else counts.flatten())
             rewards.append(reward)
             ends.append(end)
         reward_loss, continue_loss = torch.stack(rewards).mean(), torch.stack(ends).mean()
