@@ -91,4 +91,4 @@ def test_only_transitions_that_count_are_learned_from():
     alone = heads.losses(*(x[counts] for x in (before, z, action, reward, ended)))
     torch.testing.assert_close(some, alone)
     none = heads.losses(before, z, action, reward, ended, torch.zeros(6, dtype=torch.bool))
-    assert [float(x) for x in none] == [0.0, 0.0]
+    assert [x.item() for x in none] == [0.0, 0.0]

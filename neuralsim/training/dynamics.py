@@ -82,31 +82,43 @@ class DynamicsRun:
         first = DynamicsRun(
             out=Path("runs/first"),
             batch_size=64,
-            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.15, starts=0.01, turns=0.4, comebacks=0.06),
+            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.1, starts=0.01, turns=0.6, comebacks=0.04),
             convolutional=ConvolutionalDynamicsConfig(
-                rollout=1, self_context=0.0, bootstrap_start=0.4, zero_fraction=0.7
+                past_actions=8, rollout=1, self_context=0.0, bootstrap_start=0.4, zero_fraction=0.7, context_stain=0.3
             ),
-            loop=LoopConfig(steps=16_000, learning_rate=1.5e-3),
+            loop=LoopConfig(steps=16_000, learning_rate=1e-3, optimizer="muon"),
         )
-        # ... then the model's own frames as context, until it stands its own errors.
+        # ... then the model's own frames as context, until it stands its own errors ...
         second = DynamicsRun(
             init_from=Path("runs/first"),
             out=Path("runs/second"),
-            clips=ClipMix(events=0.15, ends=0.03, aftermath=0.2, starts=0.03, turns=0.25, comebacks=0.08),
+            batch_size=16,
+            clips=ClipMix(events=0.04, ends=0.01, aftermath=0.15, starts=0.01, turns=0.5, comebacks=0.05),
             convolutional=ConvolutionalDynamicsConfig(
-                lead=16, self_start=0.0, self_context=0.75, bootstrap_start=0.0, zero_fraction=0.5, context_noise=0.2
+                past_actions=8,
+                lead=16,
+                rollout=4,
+                self_start=0.0,
+                self_context=0.75,
+                bootstrap_start=0.0,
+                zero_fraction=0.6,
+                context_stain=0.3,
             ),
-            # Short: with more of it the ball fades (docs/experiments.md).
-            loop=LoopConfig(steps=600, learning_rate=5e-4, decay_fraction=0.5),
+            # What it foresees is learned by now.
+            foresight=ForesightConfig(weight=0.5),
+            loop=LoopConfig(steps=2000, learning_rate=7e-4, optimizer="muon", decay_fraction=0.85),
         )
-        # ... then the heads alone, which see a point in a fraction of a percent of the frames.
+        # ... then the heads alone, which see a point in a fraction of a percent of the frames, on its dreams as well.
         third = DynamicsRun(
             init_from=Path("runs/second"),
             heads_only=True,
-            batch_size=48,
+            heads_on_dreams=True,
+            batch_size=32,
             clips=ClipMix(events=0.4, ends=0.1, aftermath=0.1, starts=0.02),
-            convolutional=ConvolutionalDynamicsConfig(context_noise=0.2),
-            loop=LoopConfig(steps=3000, learning_rate=1e-3),
+            convolutional=ConvolutionalDynamicsConfig(
+                past_actions=8, lead=16, rollout=4, self_start=0.0, self_context=1.0, bootstrap_fraction=0.0
+            ),
+            loop=LoopConfig(steps=700, learning_rate=1e-3, decay_fraction=0.8),
         )
         return {"pong": first, "pong-own-context": second, "pong-heads": third, "pong-transformer": transformer}
 

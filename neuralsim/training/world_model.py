@@ -78,14 +78,15 @@ class WorldModel(nn.Module):
                 loss, metrics = loss + self.foresight.config.weight * sight, metrics | told
         count = self.dynamics.predicted
         targets = [value[:, -count:] for value in (batch.actions, batch.rewards, batch.terminated)]
-        clips = [(self._noised(batch.latents) if self.heads_only and self.training else batch.latents, None)]
+        real = self._noised(batch.latents) if self.heads_only and self.training else batch.latents
+        clips: list[tuple[Tensor, Tensor | None]] = [(real, None)]
         if own is not None:
             clips.append((torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1), alike))
         rewards, ends = [], []
         for clip, counts in clips:
             before = self.heads.look_back(clip)[:, -count - 1 : -1]
             flat = [rearrange(x, "b t ... -> (b t) ...") for x in (before, clip[:, -count:], *targets)]
-            reward, end = self.heads.losses(*flat, None if counts is None else counts.flatten())
+            reward, end = self.heads.losses(*flat, counts=None if counts is None else counts.flatten())
             rewards.append(reward)
             ends.append(end)
         reward_loss, continue_loss = torch.stack(rewards).mean(), torch.stack(ends).mean()
