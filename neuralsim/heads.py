@@ -179,6 +179,7 @@ class Heads(nn.Module):
         action: Tensor,
         reward: Tensor,
         terminated: Tensor,
+        *,
         counts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of reward and of continuation, against ``reward`` and ``terminated`` ``(B,)``.

@@ -87,8 +87,8 @@ def test_only_transitions_that_count_are_learned_from():
     before, z, action = torch.randn(6, 3, 4, 4, 2), torch.randn(6, 4, 4, 2), torch.randn(6, 2)
     reward, ended = torch.tensor([0.0, 1.0, -1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
     counts = torch.tensor([True, False, True, False, False, True])
-    some = heads.losses(before, z, action, reward, ended, counts)
+    some = heads.losses(before, z, action, reward, ended, counts=counts)
     alone = heads.losses(*(x[counts] for x in (before, z, action, reward, ended)))
     torch.testing.assert_close(some, alone)
-    none = heads.losses(before, z, action, reward, ended, torch.zeros(6, dtype=torch.bool))
+    none = heads.losses(before, z, action, reward, ended, counts=torch.zeros(6, dtype=torch.bool))
     assert [x.item() for x in none] == [0.0, 0.0]
