@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +22,7 @@ from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, stack_ac
 from neuralsim.data.writer_lock import only_writer
 from neuralsim.envs.preprocessing import Preprocess
 from neuralsim.envs.real import make_real, read_env_kwargs, real_fps
+from neuralsim.processes import SPAWN, Workers
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class RecordConfig:
     Run the same command again to continue after an interruption, or with more steps to add to a recording.
     Episode i is always played with seed + i, whatever the number of workers.
 
-    Policies: random, sticky-random, noop, scripted, scripted=SKILL, pong-mix, sb3=PATH.zip, keyboard. Several make
-    a mix; each may carry a weight, as in `--policy random:0.1 scripted:0.9`.
+    Policies: random, sticky-random, noop, scripted, scripted=SKILL, pong-mix, pong-idle, agent=PATH, sb3=PATH.zip,
+    keyboard. Several make a mix; each may carry a weight, as in `--policy random:0.1 scripted:0.9`.
 
     Example: neuralsim record ALE/Pong-v5 --steps 200000 --policy pong-mix --out data/pong
     --env-kwargs '{"repeat_action_probability": 0.0}'
@@ -236,7 +235,7 @@ def _work(config: RecordConfig, store: EpisodeStore, counters: _Counters, tick: 
 
 
 def _record_here(config: RecordConfig, store: EpisodeStore, have: int) -> None:
-    counters = _Counters(multiprocessing.get_context("spawn"), have, store.ids)
+    counters = _Counters(SPAWN, have, store.ids)
     with _progress(config, have) as show:
         shown = [time.monotonic()]
 
@@ -250,24 +249,18 @@ def _record_here(config: RecordConfig, store: EpisodeStore, have: int) -> None:
 
 
 def _record_with_workers(config: RecordConfig, store: EpisodeStore, have: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    counters = _Counters(context, have, store.ids)
-    pool = ProcessPoolExecutor(
-        config.workers, mp_context=context, initializer=_share, initargs=(config, store, counters)
-    )
-    with pool, _progress(config, have) as show:
-        pending = {pool.submit(_run_worker) for _ in range(config.workers)}
+    counters = _Counters(SPAWN, have, store.ids)
+    with (
+        Workers(config.workers, "recording", "finished episodes", _share, config, store, counters) as workers,
+        _progress(config, have) as show,
+    ):
+        pending = {workers.submit(_run_worker) for _ in range(config.workers)}
         try:
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 show(counters.steps.value)
                 for future in done:
                     future.result()
-        except BrokenProcessPool:
-            raise ChildProcessError(
-                "a recording process died (was it killed, or is memory short?); finished episodes are kept: "
-                "run the same command again, perhaps with fewer --workers"
-            ) from None
         finally:
             counters.stop.value = True
 
@@ -282,8 +275,7 @@ def _share(config: RecordConfig, store: EpisodeStore, counters: _Counters) -> No
 
 def _run_worker() -> None:
     assert _shared is not None
-    with contextlib.suppress(KeyboardInterrupt):  # the parent reports it
-        _work(*_shared, tick=lambda: None)
+    _work(*_shared, tick=lambda: None)
 
 
 @contextlib.contextmanager

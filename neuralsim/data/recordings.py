@@ -9,13 +9,10 @@ the source. One bad recording costs no more than itself: its name and the reason
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +22,7 @@ from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore, write_at
 from neuralsim.data.writer_lock import only_writer
 from neuralsim.envs.minerl_spaces import CAMERA_LIMIT, TICKS_PER_SECOND, human_action_space
 from neuralsim.extras import require
+from neuralsim.processes import Workers
 
 if TYPE_CHECKING:
     from neuralsim.data.interchange import ImportConfig
@@ -166,19 +164,10 @@ def _work_here(
 def _work_in_parallel(
     config: ImportConfig, store: EpisodeStore, todo: list[tuple[Recording, int]], read: Reader
 ) -> Iterator[Outcome]:
-    pool = ProcessPoolExecutor(
-        min(config.workers, len(todo)), multiprocessing.get_context("spawn"), _share, (config, store, read)
-    )
-    try:
-        for future in as_completed([pool.submit(_run, *task) for task in todo]):
+    count = min(config.workers, len(todo))
+    with Workers(count, "importing", "finished episodes", _share, config, store, read) as workers:
+        for future in as_completed([workers.submit(_run, *task) for task in todo]):
             yield future.result()
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "an importing process died (was it killed, or is memory short?); finished episodes are kept: "
-            "run the same command again, perhaps with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)  # the recordings being read are finished
 
 
 _shared: tuple[ImportConfig, EpisodeStore, Reader] | None = None  # of a worker process
@@ -187,7 +176,6 @@ _shared: tuple[ImportConfig, EpisodeStore, Reader] | None = None  # of a worker 
 def _share(config: ImportConfig, store: EpisodeStore, read: Reader) -> None:
     global _shared
     _shared = (config, store, read)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports it
 
 
 def _run(recording: Recording, episode_id: int) -> Outcome:

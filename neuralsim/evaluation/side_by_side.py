@@ -6,20 +6,14 @@ side are done in little more than half of the time.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any
 
 import torch
 
 from neuralsim.evaluation.plan import EvaluateConfig, Plan
+from neuralsim.processes import SPAWN, Workers
 
 LOOK = 0.5
 """Seconds between two looks at what the processes have done."""
@@ -46,43 +40,22 @@ def side_by_side(
         ValueError: If world or recordings have changed since the evaluation began.
         Exception: Whatever a part raised.
     """
-    workers = min(plan.config.workers, len(measures))
-    context = multiprocessing.get_context("spawn")
-    ticks = context.Queue()
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(workers, context, _share, (plan.of, plan.config, plan.fingerprint(), threads, ticks))
-    try:
-        with _interrupts_ignored():  # which the processes inherit: the parent ends them
-            running = {pool.submit(_measure, part, measure): part for part, measure in measures.items()}
-        while running:
-            done, _ = wait(running, LOOK, FIRST_COMPLETED)
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    tick(*ticks.get_nowait())
-            # What was measured counts, even if another part failed at the same moment.
-            for future in sorted(done, key=lambda future: future.exception() is not None):
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "a measuring process died (was it killed, or is memory short?); finished parts are kept: run the same "
-            "command again, perhaps with fewer --workers"
-        ) from None
-    finally:
-        for process in list((pool._processes or {}).values()):  # from Python 3.14 on: pool.terminate_workers()
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    count = min(plan.config.workers, len(measures))
+    ticks = SPAWN.SimpleQueue()  # written at once: what a part has done is told before its figures
+    threads = max(1, torch.get_num_threads() // count)
+    shared = (plan.of, plan.config, plan.fingerprint(), threads, ticks)
+    with Workers(count, "measuring", "finished parts", _share, *shared) as workers:
+        try:
+            running = {workers.submit(_measure, part, measure): part for part, measure in measures.items()}
+            while running:
+                done, _ = wait(running, LOOK, FIRST_COMPLETED)
+                while not ticks.empty():
+                    tick(*ticks.get())
+                # What was measured counts, even if another part failed at the same moment.
+                for future in sorted(done, key=lambda future: future.exception() is not None):
+                    yield running.pop(future), future.result()
+        finally:
+            workers.terminate()
 
 
 _shared: tuple[Callable[[EvaluateConfig], Plan], EvaluateConfig, str, Any] | None = None  # of a worker process
@@ -93,16 +66,7 @@ def _share(
 ) -> None:
     global _shared
     _shared = (make_plan, config, fingerprint, ticks)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
-
-
-def _end_with_the_parent() -> None:
-    """A parent that was killed cannot end its processes, which would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _measure(part: str, measure: Measure) -> dict[str, Any]:
