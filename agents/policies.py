@@ -132,7 +132,7 @@ def make_policy(choice: PolicyChoice | str, env: gym.Env) -> Policy:
 
 
 def _pong_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
-    from neuralsim.agents.scripted import PONG_ACTIONS, PongMix, PongPlayer
+    from neuralsim.agents.scripted import PONG_ACTIONS, PongIdle, PongMix, PongPlayer
 
     get_meanings = getattr(env.unwrapped, "get_action_meanings", None)
     meanings = get_meanings() if get_meanings else None
@@ -142,10 +142,8 @@ def _pong_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
             f"policy {choice.name!r} plays only Atari Pong with the actions {PONG_ACTIONS}, and this is {name} "
             f"with {meanings or env.action_space}; use random, sticky-random, sb3=PATH.zip or keyboard"
         )
-    if choice.name == "pong-mix":
-        return PongMix()
-    if choice.name == "pong-idle":
-        return PongMix(personalities=PongMix.IDLE)
+    if choice.name in ("pong-mix", "pong-idle"):
+        return PongMix() if choice.name == "pong-mix" else PongIdle()
     if choice.argument is None:
         return PongPlayer(skill=None)
     try:

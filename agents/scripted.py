@@ -188,12 +188,8 @@ class PongMix(Policy):
     }
     """Names and probabilities."""
 
-    IDLE: ClassVar[dict[str, float]] = {"idle": 1.0}
-    """Rests, and now and then goes to rest elsewhere: what balls do to a paddle that does not follow them."""
-
-    def __init__(self, seed: int | None = None, personalities: dict[str, float] | None = None) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self.rng = np.random.default_rng(seed)
-        self.personalities = personalities or self.PERSONALITIES
         self.player = PongPlayer(0.5)
         self.held = 0  # steps for which a random action is still held
         self.action = _NOOP
@@ -204,8 +200,8 @@ class PongMix(Policy):
         if seed is not None:
             self.rng = np.random.default_rng(seed)
         self.player.reset(int(self.rng.integers(2**31)))
-        names = list(self.personalities)
-        self.personality = names[self.rng.choice(len(names), p=list(self.personalities.values()))]
+        names = list(self.PERSONALITIES)
+        self.personality = names[self.rng.choice(len(names), p=list(self.PERSONALITIES.values()))]
         self.name = f"pong-mix/{self.personality}"
         self._new_segment()
 
@@ -250,6 +246,17 @@ class PongMix(Policy):
         self.held = 0
         restless = float(self.rng.choice([0.0, 0.3, 0.6]))
         self.player.play(dataclasses.replace(Style.of_skill(skill), restless=restless))
+
+
+class PongIdle(PongMix):
+    """Rests, and now and then goes to rest elsewhere: what balls do to a paddle that does not follow them."""
+
+    PERSONALITIES: ClassVar[dict[str, float]] = {"idle": 1.0}
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins an episode."""
+        super().reset(seed)
+        self.name = "pong-idle"
 
 
 def arrival(ball: tuple[float, float], velocity: tuple[float, float]) -> float:

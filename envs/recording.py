@@ -254,8 +254,8 @@ def _record_with_workers(config: RecordConfig, store: EpisodeStore, have: int) -
         Workers(config.workers, "recording", "finished episodes", _share, config, store, counters) as workers,
         _progress(config, have) as show,
     ):
-        pending = {workers.submit(_run_worker) for _ in range(config.workers)}
         try:
+            pending = {workers.submit(_run_worker) for _ in range(config.workers)}
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 show(counters.steps.value)

@@ -191,5 +191,5 @@ class Heads(nn.Module):
         rewards = self.two_hot.loss(out.reward_logits, reward.float())
         if counts is None:
             return rewards.mean(), ends.mean()
-        share = counts / counts.sum().clamp(min=1)
-        return (rewards * share).sum(), (ends * share).sum()
+        count = counts.sum().clamp(min=1)
+        return torch.where(counts, rewards, 0).sum() / count, torch.where(counts, ends, 0).sum() / count

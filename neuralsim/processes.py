@@ -47,7 +47,7 @@ class Workers:
             raise ChildProcessError(self._died) from None
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Has a process call a function of a module; may start one."""
+        """Has a process call a function of a module; may start one. A Ctrl-C at this very moment is lost."""
         with _interrupts_ignored():  # which a process inherits, before it can say so itself
             return self._pool.submit(task, *arguments)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class RunningRMS(nn.Module):
     """Divides a loss term by the running RMS of its own values.
 
-    The divisor carries no gradient, so the gradient of the result is that of the raw term over the RMS. It moves in
-    training only and is part of the weights, so a resumed run goes on with it. Use one instance per term.
+    The divisor carries no gradient, so the gradient of the result is that of the raw term over the RMS. It moves where
+    gradients are asked for in training, and is part of the weights, so a resumed run goes on with it. Use one instance per term.
 
     Args:
         decay: How slowly the mean square follows.
@@ -27,7 +27,7 @@ class RunningRMS(nn.Module):
 
     def forward(self, term: Tensor) -> Tensor:
         """The scaled term; a term that has been 0 throughout stays 0."""
-        if self.training and torch.isfinite(term.detach()):
+        if self.training and torch.is_grad_enabled() and torch.isfinite(term.detach()):
             self.count += 1
             # Exact mean at first, exponential later: no bias from the initial zero.
             rate = torch.clamp(1.0 / self.count, min=1 - self.decay)

@@ -9,6 +9,8 @@ import torch
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig, agreement
+from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.training.world_model import WorldModel
 
 CONFIG = ConvolutionalDynamicsConfig(
     height=8,
@@ -201,15 +203,15 @@ def test_half_of_the_lanes_are_stained_with_noise_or_another_clip():
     batch = toy_clips(model, 400, 0)
     torch.manual_seed(0)
     stain, amount = model._draw_stains(batch)
-    shown = batch.latents[:, model.context_length].roll(1, 0)
+    shown = batch.latents[:, 0].roll(1, 0)
     other = (stain == shown).flatten(1).all(1)
     assert 150 < int(other.sum()) < 250
     assert float(stain[~other].std()) == pytest.approx(1.0, abs=0.02)
     assert 150 < int((amount == 0).sum()) < 250
     assert 0.25 < float(amount.max()) < 0.3
     assert float(amount[amount > 0].mean()) == pytest.approx(0.15, abs=0.02)
-    model.eval()
-    assert float(model._draw_stains(batch)[1].max()) == 0.0  # figures are measured on clean clips
+    alone = toy_clips(model, 1, 0)
+    assert not any(torch.equal(model._draw_stains(alone)[0], alone.latents[:, 0]) for _ in range(9))
 
 
 def test_a_stain_is_the_same_on_all_of_the_past():
@@ -220,14 +222,22 @@ def test_a_stain_is_the_same_on_all_of_the_past():
     model.features = lambda context, actions: seen.append(context) or read(context, actions)
     torch.manual_seed(0)
     model.rollout(batch)
-    t = model.context_length
+    t, shares = model.context_length, torch.linspace(0, 0.9, 901)
+    amounts = []
     for step, context in enumerate(seen):
         clean = torch.stack([batch.latents[:, t + step - offset] for offset in model.history], dim=1)
         for lane in range(8):
             # context = (1 - s) clean + s stain: what is left over is one picture, for one s of the lane.
-            shares = torch.linspace(0, 0.9, 901)
             spread = torch.stack([(context[lane] - (1 - s) * clean[lane]).std(0).max() for s in shares])
             assert float(spread.min()) < 0.01
+            amounts.append(float(shares[spread.argmin()]))
+    by_step = np.array(amounts).reshape(len(seen), 8)
+    assert np.ptp(by_step, axis=0).max() < 0.02
+    assert 0 < (by_step[0] > 0.05).sum() < 8
+    model.eval()
+    seen.clear()
+    model.rollout(batch)
+    assert torch.equal(seen[0][:, 0], batch.latents[:, t - 1])  # figures are measured on clean clips
 
 
 def test_nothing_is_dreamed_before_an_episode_begins():
@@ -262,14 +272,18 @@ def test_what_a_dream_has_misplaced_is_no_target_and_what_it_has_lost_is():
     assert float(weight[2].sum()) == 64 - 32
 
 
-def test_a_dream_is_alike_where_neither_frame_of_a_transition_shows_what_is_not_there():
-    model = ConvolutionalDynamics(CONFIG)  # three predicted frames
+def test_a_dream_is_alike_where_it_shows_nothing_that_is_not_there():
+    model = ConvolutionalDynamics(CONFIG)
     real = torch.zeros(3, 5, 8, 8, 2)
     real[..., 1, 1, :] = 4.0
     own = real.clone()
     own[1, 3, 1, 1], own[1, 3, 6, 6] = 0.0, 4.0  # elsewhere, in the second predicted frame
-    own[2, 1, 1, 1], own[2, 1, 6, 6] = 0.0, 4.0  # in the frame before the first
-    assert model._alike(own, real).tolist() == [[True] * 3, [True, False, False], [False, True, True]]
+    own[2, 1, 1, 1] = 0.0  # lost
+    alike = model._alike(own, real)
+    assert alike.tolist() == [[True] * 5, [True, True, True, False, True], [True] * 5]
+    # A transition counts if all frames do that the heads see of it, here three.
+    heads = Heads(HeadsConfig(height=8, width=8, latent_channels=2, action_size=2, channels=4, hidden=16, frames=3))
+    assert WorldModel(model, heads)._all_seen(alike)[1].tolist() == [True, True, True, False, False]
 
 
 def test_thicker_noise_reaches_the_network_at_the_size_it_is_used_to():

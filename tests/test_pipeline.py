@@ -199,12 +199,6 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "heads"))
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
-    dreams = [*SMALL_DYNAMICS, "--heads-on-dreams", "--convolutional.lead", 2, "--convolutional.self-start", 0]
-    run("train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer", home / "tokenizer",
-        "--init-from", home / "dynamics", "--heads-only", "--out", home / "heads2", *dreams, *ON_CPU)  # fmt: skip
-    dreamt = read_tensors(home / "heads2" / "dynamics.safetensors")[0]
-    assert all(torch.equal(before[name], dreamt[name]) for name in before if name.startswith("dynamics."))
-    assert any(not torch.equal(after[name], dreamt[name]) for name in before if name.startswith("heads."))
     run("world", "pack", "--data", home / "data", "--tokenizer", home / "tokenizer", "--dynamics", home / "dynamics",
         "--heads", home / "heads", "--out", home / "other heads", "--beginnings", 1, "--middles", 0)  # fmt: skip
     packed = read_tensors(home / "other heads" / "world.safetensors")[0]
@@ -219,10 +213,30 @@ def test_heads_alone_leave_the_dynamics_as_it_is(home):
     assert json.loads((home / "heads of a world" / "config.json").read_text())["trained_on"]["heads"] == told["heads"]
 
 
-def test_heads_on_dreams_are_heads_only(home, capsys):
+def test_heads_on_dreams_leave_the_dynamics_as_it_is_and_learn_otherwise(home):
+    again = ["train", "dynamics", "--data", home / "data", "--held-out", home / "held", "--tokenizer",
+             home / "tokenizer", "--init-from", home / "dynamics", "--heads-only", *SMALL_DYNAMICS,
+             "--convolutional.self-start", 0, "--loop.seed", 3, *ON_CPU]  # fmt: skip
+    run(*again, "--heads-on-dreams", "--out", home / "on dreams")
+    logged = [json.loads(line) for line in (home / "on dreams" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["reward_dreamed"] >= 0 for line in logged if line["kind"] == "train")
+    before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "on dreams"))
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([], "--heads-only"),
+        (["--heads-only", "--kind", "transformer"], "transformer does not"),
+        (["--heads-only", "--convolutional.self-context", "0"], "self_context is 0.0"),
+    ],
+)
+def test_heads_on_dreams_need_dreams(home, capsys, wrong, message):
     again = ["train", "dynamics", "--data", home / "data", "--tokenizer", home / "tokenizer", "--heads-on-dreams"]
-    assert main([*map(str, again), "--out", str(home / "nothing")]) == 2
-    assert "--heads-only" in capsys.readouterr().err
+    assert main([*map(str, again), *wrong, "--out", str(home / "nothing")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_worlds_can_be_compared(home, capsys):

@@ -8,7 +8,7 @@ from tiny_game import ACTIONS
 
 from neuralsim.agents.policies import POLICIES, PlayerQuit, PolicyChoice, make_policy, parse_policies
 from neuralsim.agents.random import NoopPolicy, RandomPolicy, StickyRandomPolicy
-from neuralsim.agents.scripted import PongMix, PongPlayer, arrival
+from neuralsim.agents.scripted import PongIdle, PongMix, PongPlayer, arrival
 from neuralsim.envs.real import make_real
 
 FRAME = np.zeros((64, 64, 3), np.uint8)
@@ -154,8 +154,9 @@ def test_the_mix_has_all_personalities():
 
 
 def test_the_idle_player_rests_at_many_places():
-    mix = PongMix(seed=0, personalities=PongMix.IDLE)
+    mix = PongIdle(seed=0)
     labels = {"ball_present": 1.0, "ball_x": 30.0, "ball_y": 30.0, "player_present": 1.0, "player_y": 40.0}
+    assert mix.name == "pong-idle"
     moves = np.isin([mix.act(FRAME, {"labels": labels}) for _ in range(4000)], [2, 3, 4, 5])
     edges = np.flatnonzero(np.diff(np.r_[False, moves, False].astype(int)))
     walks = edges[1::2] - edges[::2]  # lengths of its walks

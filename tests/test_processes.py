@@ -53,6 +53,17 @@ def test_a_process_that_dies_is_told():
         workers.submit(die).result()
 
 
+def test_ctrl_c_is_left_to_the_parent():
+    with Workers(1, "interrupting", "numbers", share) as workers:
+        assert workers.submit(interrupt_itself).result() == "went on"
+
+
+def interrupt_itself() -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+    return "went on"
+
+
 def test_an_error_of_a_task_is_raised_as_it_is():
     with pytest.raises(TypeError), Workers(1, "adding", "numbers", share) as workers:
         workers.submit(add, "one").result()

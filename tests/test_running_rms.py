@@ -24,6 +24,14 @@ def test_eval_is_frozen_and_state_is_saved():  # check 8
     torch.testing.assert_close(other.eval()(torch.tensor(6.0)), torch.tensor(2.0))
 
 
+def test_terms_without_gradients_leave_no_trace():
+    scale = RunningRMS()
+    scale(torch.tensor(2.0))
+    with torch.no_grad():
+        scale(torch.tensor(100.0))
+    torch.testing.assert_close(scale.eval()(torch.tensor(2.0)), torch.tensor(1.0))
+
+
 def test_not_finite_terms_leave_no_trace():
     scale = RunningRMS()
     scale(torch.tensor(2.0))

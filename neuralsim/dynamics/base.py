@@ -58,8 +58,8 @@ class Rollout:
             do not read it apart from the frame itself.
         trusted: ``(B, predicted)`` bool, whether what really comes next can be foreseen from that past: not where a
             dream has misplaced something. None stands for everywhere.
-        alike: ``(B, predicted)`` bool, whether the own predicted frame and the one before it show nothing that the real
-            ones do not, so that what was really paid is due in the dream as well. None stands for everywhere.
+        alike: ``(B, S)`` bool, which own frames show nothing in a place where the real ones do not. What they have lost
+            does not count: it may have been faint. None stands for all.
     """
 
     loss: Tensor

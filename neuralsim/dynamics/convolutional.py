@@ -313,7 +313,7 @@ class ConvolutionalDynamics(Dynamics):
         frames, own_frames = list(latents.unbind(1)), []
         on_own = torch.rand(lanes, device=device) < own_share
         strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
-        stain, stained = self._draw_stains(batch)
+        stains = self._draw_stains(batch) if self.training and config.context_stain else None
         shortcuts = self.progress >= config.bootstrap_start or not self.training
 
         # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
@@ -321,7 +321,9 @@ class ConvolutionalDynamics(Dynamics):
 
         def read_past(t: int) -> tuple[Predict, Tensor]:
             context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
-            context = mix(context, stain[:, None], 1 - stained)
+            if stains is not None:
+                stain, amount = stains
+                context = mix(context, stain[:, None], 1 - amount)
             context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
             features, last = self.features(context, actions[:, t - config.past_actions : t])
 
@@ -385,9 +387,7 @@ class ConvolutionalDynamics(Dynamics):
     def _alike(self, own: Tensor, real: Tensor) -> Tensor:
         """:attr:`Rollout.alike` of own frames ``(B, S, h, w, c)`` beside the real ones."""
         weight = agreement(own.flatten(0, 1), real.flatten(0, 1), self.config.contradiction)
-        faithful = (weight > 0).flatten(1).all(1).view(own.shape[:2])
-        before = F.pad(faithful, (1, 0), value=True)[:, :-1]  # before the first own frame there is a real one
-        return (faithful & before)[:, -self.predicted :]
+        return (weight > 0).flatten(1).all(1).view(own.shape[:2])
 
     def _own_share(self) -> float:
         """Share of lanes that go on from the model's own frames: 0, then rising over a fifth of the run."""
@@ -398,11 +398,14 @@ class ConvolutionalDynamics(Dynamics):
     def _draw_stains(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """What stains the history of each lane ``(B, h, w, c)``, and how much of it there is ``(B, 1)``."""
         lanes, device = len(batch.latents), batch.latents.device
-        most = self.config.context_stain if self.training else 0.0
-        # Clips are in random order: their neighbours are any others.
-        other = batch.latents[:, self.context_length].roll(1, 0)
-        noise = torch.rand(lanes, 1, 1, 1, device=device) < 0.5
-        amount = most * torch.rand(lanes, 1, device=device) * (torch.rand(lanes, 1, device=device) < 0.5)
+        # Clips are in random order: their neighbours are any others. A lone one has none.
+        other = batch.latents[:, 0].roll(1, 0)
+        noise = torch.rand(lanes, 1, 1, 1, device=device) < (0.5 if lanes > 1 else 1.0)
+        amount = (
+            self.config.context_stain
+            * torch.rand(lanes, 1, device=device)
+            * (torch.rand(lanes, 1, device=device) < 0.5)
+        )
         return torch.where(noise, torch.randn_like(other), other), amount
 
     def _cut_history(self, batch: ClipBatch, begin: int) -> tuple[Tensor, Tensor]:

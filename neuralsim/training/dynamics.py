@@ -53,8 +53,9 @@ class DynamicsRun:
     heads_only: bool = False
     """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
     heads_on_dreams: bool = False
-    """With --heads-only: also on frames that the dynamics dreams, by its options for own frames (lead, rollout,
-    self-context). A point looks different there, and one that is counted but not paid is lost to whoever plays."""
+    """With --heads-only: also on frames that convolutional dynamics dreams, by its options for own frames (lead, rollout,
+    self-context, self-start, self-steps). A point looks different there, and one that is counted but not paid is lost
+    to whoever plays."""
     kind: Literal["convolutional", "transformer"] = "convolutional"
     """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
     batch_size: int = 8
@@ -146,6 +147,18 @@ def foresees(run: DynamicsRun) -> bool:
     return run.kind == "convolutional" and run.foresight.weight > 0 and not run.heads_only
 
 
+def _check_dreams(run: DynamicsRun) -> None:
+    if not run.heads_only:
+        raise ValueError("heads_on_dreams is for training heads alone: add --heads-only")
+    if run.kind != "convolutional":
+        raise ValueError(f"heads_on_dreams needs dynamics that hands out its own frames, and {run.kind} does not")
+    if run.convolutional.self_context <= 0:
+        raise ValueError(
+            f"heads_on_dreams needs own frames, but self_context is {run.convolutional.self_context}: "
+            "--convolutional.self-context 1"
+        )
+
+
 def mark_places(episodes: list[LatentEpisode], store: EpisodeStore, probes: Probes | None) -> tuple[Thing, ...]:
     """Marks in episodes where the things are that the game's probes know.
 
@@ -179,8 +192,8 @@ def mark_courses(
 def train_dynamics(run: DynamicsRun) -> None:
     """Trains, evaluates and saves ``OUT/dynamics.safetensors`` (averaged weights)."""
     find_probes(run.probes)  # complains now, not after the latents
-    if run.heads_on_dreams and not run.heads_only:
-        raise ValueError("heads_on_dreams is for training heads alone: add --heads-only")
+    if run.heads_on_dreams:
+        _check_dreams(run)
     store = EpisodeStore.open(run.data)
     tokenizer = load_tokenizer(run.tokenizer).to(choose_device(run.loop.device))
     train_ids, held_store, held_ids = split_episodes(store, run.held_out)

@@ -41,7 +41,8 @@ class PackConfig:
     kept to real context, sharpen what the model's own context has blurred. The rest is the dynamics' own."""
     heads: Path | None = None
     """Folder of another dynamics run, or a world (pong is the bundled one), whose reward and continue heads are taken.
-    Heads trained alone see latents of real frames only, and fit every dynamics on these latents."""
+    Heads trained alone on real frames fit every dynamics on these latents; those trained on dreams fit its dreams best,
+    and those of its relatives."""
     out: Path = Path("worlds/pong")
     """The world folder; an existing one is replaced once the new one is whole."""
     beginnings: int = 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ class WorldModel(nn.Module):
     """Dynamics and heads, trained together on the same clips but without sharing gradients.
 
     The heads judge real transitions and, where the dynamics hands out its own frames, the same transitions as it
-    dreamed them: in use they will see nothing else.
+    dreamed them: in use they will see nothing else. Where a dream shows something in another place than reality does,
+    what was really paid is not due in it, and nothing is learned from that transition.
 
     Args:
         dynamics: Predicts latents.
@@ -81,7 +83,8 @@ class WorldModel(nn.Module):
         real = self._noised(batch.latents) if self.heads_only and self.training else batch.latents
         clips: list[tuple[Tensor, Tensor | None]] = [(real, None)]
         if own is not None:
-            clips.append((torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1), alike))
+            counts = None if alike is None else self._all_seen(alike)[:, -count:]
+            clips.append((torch.cat([batch.latents[:, : -own.shape[1]], own], dim=1), counts))
         rewards, ends = [], []
         for clip, counts in clips:
             before = self.heads.look_back(clip)[:, -count - 1 : -1]
@@ -91,7 +94,14 @@ class WorldModel(nn.Module):
             ends.append(end)
         reward_loss, continue_loss = torch.stack(rewards).mean(), torch.stack(ends).mean()
         metrics |= {"reward": rewards[0].detach(), "continue": ends[0].detach()}
+        if own is not None:
+            metrics |= {"reward_dreamed": rewards[1].detach(), "continue_dreamed": ends[1].detach()}
         return loss + self.reward_scale(reward_loss) + self.continue_scale(continue_loss), metrics
+
+    def _all_seen(self, alike: Tensor) -> Tensor:
+        """By own frame ``(B, S)``, whether all those are alike that the heads see of the transition to it."""
+        frames = self.heads.config.frames
+        return F.pad(alike, (frames - 1, 0), value=True).unfold(1, frames, 1).all(-1)  # before them there are real ones
 
     @staticmethod
     def _noised(latents: Tensor) -> Tensor:
