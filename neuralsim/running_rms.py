@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class RunningRMS(nn.Module):
     """Divides a loss term by the running RMS of its own values.
 
-    The divisor carries no gradient, so the gradient of the result is that of the raw term over the RMS. It moves where
-    gradients are asked for in training, and is part of the weights, so a resumed run goes on with it. Use one instance per term.
+    The divisor carries no gradient, so the gradient of the result is that of the raw term over the RMS. It moves in
+    training only, where gradients are asked for, and is part of the weights, so a resumed run goes on with it. Use one
+    instance per term.
 
     Args:
         decay: How slowly the mean square follows.

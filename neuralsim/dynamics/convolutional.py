@@ -401,11 +401,8 @@ class ConvolutionalDynamics(Dynamics):
         # Clips are in random order: their neighbours are any others. A lone one has none.
         other = batch.latents[:, 0].roll(1, 0)
         noise = torch.rand(lanes, 1, 1, 1, device=device) < (0.5 if lanes > 1 else 1.0)
-        amount = (
-            self.config.context_stain
-            * torch.rand(lanes, 1, device=device)
-            * (torch.rand(lanes, 1, device=device) < 0.5)
-        )
+        stained = torch.rand(lanes, 1, device=device) < 0.5
+        amount = self.config.context_stain * torch.rand(lanes, 1, device=device) * stained
         return torch.where(noise, torch.randn_like(other), other), amount
 
     def _cut_history(self, batch: ClipBatch, begin: int) -> tuple[Tensor, Tensor]:

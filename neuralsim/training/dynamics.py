@@ -53,9 +53,9 @@ class DynamicsRun:
     heads_only: bool = False
     """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
     heads_on_dreams: bool = False
-    """With --heads-only: also on frames that convolutional dynamics dreams, by its options for own frames (lead, rollout,
-    self-context, self-start, self-steps). A point looks different there, and one that is counted but not paid is lost
-    to whoever plays."""
+    """With --heads-only: also on frames that convolutional dynamics dreams, by its options for own frames (lead,
+    rollout, self-context, self-start, self-steps). A point looks different there, and one that is counted but not paid
+    is lost to whoever plays."""
     kind: Literal["convolutional", "transformer"] = "convolutional"
     """convolutional (the default at CPU scale) or transformer (Dreamer 4; from GPU scale on)."""
     batch_size: int = 8

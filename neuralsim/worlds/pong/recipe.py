@@ -7,9 +7,9 @@ interrupted. On two CPU cores without bfloat16 it takes about seven hours, most 
 
 The dynamics was trained in several goes, as more was learned (docs/experiments.md). Up to the world that is packed as
 "third" the bundled weights come from these commands with changes of course; the four runs after it are as they stand
-here (75 minutes on two CPU cores with AVX-512 bfloat16; the heads' dreams had to be alike on two of the four frames that
-they see, now on all), and much of what was before may have been of no use to them. The presets put all of it into one
-run each, which nobody has tried from nothing.
+here (75 minutes on two CPU cores with AVX-512 bfloat16; dreams that heads learn from had to be alike on two of the four
+frames that they see, now on all), and much of what was before may have been of no use to them. The presets put all of
+it into one run each, which nobody has tried from nothing.
 Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
 of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
 run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
@@ -73,8 +73,8 @@ def commands(home: Path) -> list[list[str]]:
          "--convolutional.zero-fraction", "0.5", "--loop.steps", "600", "--loop.learning-rate", "5e-4",
          "--loop.decay-fraction", "0.5", "--loop.seed", "4"],
         [*dynamics, "--preset", "pong-heads", "--no-heads-on-dreams", "--init-from", first, "--out", heads,
-         "--batch-size", "48", "--convolutional.lead", "0", "--convolutional.rollout", "8", "--convolutional.context-noise", "0.2",
-         "--loop.steps", "6000", "--loop.decay-fraction", "0.6"],
+         "--batch-size", "48", "--convolutional.lead", "0", "--convolutional.rollout", "8",
+         "--convolutional.context-noise", "0.2", "--loop.steps", "6000", "--loop.decay-fraction", "0.6"],
         ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", own,
          "--blend", f"{back}=0.2", "--heads", heads, "--max-episode-steps", "27000", "--out", third],
         ["agent", "train", "clone", *learn, "--tokenizer", third, "--out", clone],
