@@ -20,8 +20,9 @@ pytest.importorskip("ale_py")
 
 SMALL_TOKENIZER = ["--model.channels", "8", "--model.blocks", "1", "--loop.steps", "4", "--batch-size", "4"]
 SMALL_DYNAMICS = ["--convolutional.channels", "8", "--convolutional.embedding", "16", "--convolutional.history", "1",
-                  "2", "4", "--convolutional.past-actions", "4", "--convolutional.rollout", "2", "--convolutional.max-steps", "8", "--batch-size", "2",
-                  "--loop.steps", "3", "--heads.channels", "4", "--heads.hidden", "16"]  # fmt: skip
+                  "2", "4", "--convolutional.past-actions", "4", "--convolutional.rollout", "2",
+                  "--convolutional.max-steps", "8", "--batch-size", "2", "--loop.steps", "3", "--heads.channels", "4",
+                  "--heads.hidden", "16"]  # fmt: skip
 ON_CPU = ["--loop.device", "cpu", "--loop.log-every", "1", "--loop.evaluate-every", "2"]
 
 
