@@ -47,6 +47,13 @@ def test_points_rallies_and_the_board():
     assert figures["points"] == [[2, 1]]
 
 
+def test_the_board_may_count_a_point_with_the_frame_that_pays_it():
+    rewards, boards = [0.0] * 40, [(0, 0)] * 40
+    rewards[10] = 1.0
+    boards[10:] = [(1, 0)] * 30
+    assert GamesPlayed(1, BOARD).watch(play(rewards, boards)).games[0].board == [True]
+
+
 def test_a_point_is_judged_before_the_next_one():
     rewards, boards = [0.0] * 40, [(0, 0)] * 40
     rewards[9], rewards[9 + BOARD_WITHIN - 5] = 1.0, 1.0

@@ -90,15 +90,15 @@ class GamesPlayed:
             if game.length > LATE:
                 game.late += 1
                 game.legible += bool(np.isfinite(board).all())
-            self._follow_board(lane, board)
             point = int(np.sign(np.round(moment.rewards[lane])))
-            if point:
+            if point:  # which the board may count with this very frame, so the one before it is what it is judged by
                 self._judge(lane)  # the point before, if it is still to be judged
                 game.won += point > 0
                 game.lost += point < 0
                 game.rallies.append(self._since[lane])
                 self._since[lane] = 0
                 self._before[lane], self._point[lane], self._wait[lane] = self._shown[lane], point, BOARD_WITHIN
+            self._follow_board(lane, board)
             # The last board of a game may be gone before it is drawn: that point is not judged.
             game.ended = bool(moment.ended[lane])
 
