@@ -267,9 +267,13 @@ MEASURES: dict[str, Measure] = {
 
 
 def write_card(folder: Path, card: dict[str, Any], text: str) -> None:
-    """Writes ``card.json`` and ``card.md``, each in one move; what could not be measured (NaN) is null."""
+    """Writes ``card.json`` and ``card.md``, each in one move; what could not be measured (NaN) is null.
+
+    A part is a line: indented all the way, a card would take as much room as a world's starts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / CARD, json.dumps(_without_nan(card), indent=1, allow_nan=False) + "\n")
+    lines = [f" {json.dumps(part)}: {json.dumps(_without_nan(told), allow_nan=False)}" for part, told in card.items()]
+    write_atomically(folder / CARD, "{\n" + ",\n".join(lines) + "\n}\n")
     write_atomically(folder / CARD_TEXT, text)
 
 
