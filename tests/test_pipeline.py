@@ -220,7 +220,8 @@ def test_heads_on_dreams_leave_the_dynamics_as_it_is_and_learn_otherwise(home):
              "--convolutional.self-start", 0, "--loop.seed", 3, *ON_CPU]  # fmt: skip
     run(*again, "--heads-on-dreams", "--out", home / "on dreams")
     logged = [json.loads(line) for line in (home / "on dreams" / "metrics.jsonl").read_text().splitlines()]
-    assert all(line["reward_dreamed"] >= 0 for line in logged if line["kind"] == "train")
+    # Own frames come in from the second step on.
+    assert ["reward_dreamed" in line for line in logged if line["kind"] == "train"] == [False, True, True]
     before, after = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "on dreams"))
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("dynamics."))
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("heads."))
