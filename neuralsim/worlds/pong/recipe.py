@@ -9,7 +9,7 @@ The dynamics was trained in several goes, as more was learned (docs/experiments.
 "third" the bundled weights come from these commands with changes of course; the four runs after it are as they stand
 here (75 minutes on two CPU cores with AVX-512 bfloat16; dreams that heads learn from had to be alike on two of the four
 frames that they see, now on all), and much of what was before may have been of no use to them. The presets put all of
-it into one run each, which nobody has tried from nothing.
+it into one run each, which nobody has tried from nothing. The card knows the run "real" as a2.
 Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
 of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
 run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
