@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from neuralsim.dynamics.shortcut import mean_where
+
 
 def symlog(x: Tensor) -> Tensor:
     """sign(x) ln(1 + |x|)."""
@@ -191,5 +193,4 @@ class Heads(nn.Module):
         rewards = self.two_hot.loss(out.reward_logits, reward.float())
         if counts is None:
             return rewards.mean(), ends.mean()
-        count = counts.sum().clamp(min=1)
-        return torch.where(counts, rewards, 0).sum() / count, torch.where(counts, ends, 0).sum() / count
+        return mean_where(rewards, counts), mean_where(ends, counts)

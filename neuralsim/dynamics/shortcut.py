@@ -196,10 +196,10 @@ def shortcut_loss(
     spread = prediction.detach().float().flatten(0, level.ndim - 1).var(0, correction=0).mean().sqrt()
     if level.numel() == 1:
         spread = torch.full_like(spread, torch.nan)
-    return ShortcutLoss(_mean_where(weighted, is_flow), _mean_where(weighted, ~is_flow), error.detach(), spread)
+    return ShortcutLoss(mean_where(weighted, is_flow), mean_where(weighted, ~is_flow), error.detach(), spread)
 
 
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the entries of the mask; 0 for none, with the graph intact."""
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
