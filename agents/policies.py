@@ -18,6 +18,8 @@ POLICIES = {
     "scripted=SKILL": "the same with a fixed skill from 0 (hopeless) to 1 (near perfect)",
     "pong-mix": "Pong played in many ways, strong and weak, wild and idle: made for training a world",
     "pong-idle": "Pong played by somebody who rests, and now and then goes to rest elsewhere",
+    "tree-feller": "fells trees in Minetest-Treechop-v0: walks to the nearest log, digs it, and on to the next",
+    "minetest-mix": "Minetest played in many ways: walks, looks, climbs, swims, fells, digs, builds; for training a world",
     "agent=PATH": "an agent that neuralsim agent train made: a run's folder, or one of its files",
     "sb3=PATH.zip": "a Stable-Baselines3 model",
     "keyboard": "you, in a window (one process)",
@@ -107,6 +109,8 @@ def make_policy(choice: PolicyChoice | str, env: gym.Env) -> Policy:
         (choice,) = parse_policies([choice])
     if choice.name in ("scripted", "pong-mix", "pong-idle"):
         return _pong_policy(choice, env)
+    if choice.name in ("tree-feller", "minetest-mix"):
+        return _minetest_policy(choice, env)
     if choice.name == "agent":
         from neuralsim.agents.learned import LearnedPolicy
 
@@ -150,3 +154,17 @@ def _pong_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
         return PongPlayer(skill=float(choice.argument))
     except ValueError:
         raise ValueError(f"scripted={choice.argument}: the skill must be a number from 0 to 1") from None
+
+
+def _minetest_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
+    from neuralsim.agents.minetest_players import MinetestMix, TreeFeller
+    from neuralsim.envs.minetest import MinetestEnv
+
+    game = env.unwrapped
+    if choice.argument is not None:
+        raise ValueError(f"policy {choice.name!r} takes no argument, but got {choice.argument!r}")
+    if not isinstance(game, MinetestEnv) or (choice.name == "tree-feller" and game.task.name != "treechop"):
+        where = "Minetest-Treechop-v0" if choice.name == "tree-feller" else "Minetest"
+        name = env.spec.id if env.spec else str(env)
+        raise ValueError(f"policy {choice.name!r} plays only {where}, and this is {name}; use random or sticky-random")
+    return TreeFeller(game.action_space) if choice.name == "tree-feller" else MinetestMix(game.action_space)

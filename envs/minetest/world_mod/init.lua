@@ -28,7 +28,9 @@ local TOOLS = {
 	treechop = {"default:axe_steel"},
 	dig = {"default:pick_diamond", "default:shovel_diamond", "default:axe_diamond"},
 	navigate = {},
-	explore = {},
+	explore = {
+		"default:pick_steel", "default:shovel_steel", "default:axe_steel", "default:dirt 99", "default:cobble 99",
+	},
 }
 local FORESTS = {deciduous_forest = true, coniferous_forest = true}
 
