@@ -28,7 +28,7 @@ from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.training.dynamics import mark_courses
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import tokenizer_fingerprint
-from neuralsim.training.tokenizer import split_episodes
+from neuralsim.training.held_out import split_episodes
 from neuralsim.world import World
 from neuralsim.world_files import AGENTS
 

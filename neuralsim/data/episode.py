@@ -33,7 +33,7 @@ class Episode:
         truncated: ``(T,)`` bool; cut short from outside (time limit), only ever True at the last step.
         labels: Ground truth by name, each ``(T+1, ...)``: what a probe should find in the frames.
         policy: Who played.
-        seed: Seed of the environment's reset and of the policy.
+        seed: Seed of the environment's reset and of the policy; below 0 if nobody knows.
     """
 
     frames: np.ndarray
@@ -43,7 +43,7 @@ class Episode:
     truncated: np.ndarray
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     policy: str = ""
-    seed: int = 0
+    seed: int = -1
 
     def __len__(self) -> int:
         """Number of actions T."""

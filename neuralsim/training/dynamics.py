@@ -25,9 +25,9 @@ from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.base import Tokenizer
 from neuralsim.training.foresight import Foresight, ForesightConfig, places
+from neuralsim.training.held_out import split_episodes
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import initial_weights_of, load_initial_weights, load_tokenizer, part_config, save_part
-from neuralsim.training.tokenizer import split_episodes
 from neuralsim.training.world_model import WorldModel
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.pictures import strip, write_picture
 from neuralsim.tokenizers.convolutional import ConvolutionalTokenizer, ConvolutionalTokenizerConfig
+from neuralsim.training.held_out import split_episodes
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import part_config, save_part
 
@@ -43,18 +44,6 @@ class TokenizerRun:
     def presets() -> dict[str, TokenizerRun]:
         """Defaults by name."""
         return {"pong": TokenizerRun()}
-
-
-def split_episodes(store: EpisodeStore, held_out: Path | None) -> tuple[list[int], EpisodeStore, list[int]]:
-    """Training ids, and the store and ids of held-out episodes."""
-    if held_out is not None:
-        other = EpisodeStore.open(held_out)
-        return list(store.ids), other, list(other.ids)
-    ids = list(store.ids)
-    if len(ids) < 2:
-        raise ValueError(f"{len(ids)} episode is too few to hold one out: record more, or name --held-out")
-    count = max(1, len(ids) // 20)
-    return ids[:-count], store, ids[-count:]
 
 
 def load_frames(store: EpisodeStore, ids: list[int], limit: int) -> Tensor:

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from neuralsim.actions import space_to_json
+from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore
+from neuralsim.training.held_out import split_episodes
+
+
+def record(folder, seeds, env_id="Land-v0"):
+    store = EpisodeStore.create(folder, DatasetInfo(env_id, space_to_json(spaces.Discrete(2)), (8, 8, 3), 20.0))
+    none = np.zeros(3, bool)
+    for seed in seeds:
+        frames, actions, rewards = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(3, np.int64), np.zeros(3, np.float32)
+        store.add(Episode(frames, actions, rewards, none, none, seed=seed))
+    return store
+
+
+def test_a_twentieth_is_held_out(tmp_path):
+    store = record(tmp_path / "data", range(41))
+    training, other, held = split_episodes(store, None)
+    assert other is store
+    assert (len(training), held) == (39, [39, 40])
+    assert not set(training) & set(held)
+    with pytest.raises(ValueError, match="1 episode is too few"):
+        split_episodes(record(tmp_path / "single", [1]), None)
+
+
+def test_training_and_held_out_seeds_are_kept_apart(tmp_path):
+    store = record(tmp_path / "data", [*range(10), -1])
+    training, other, held = split_episodes(store, record(tmp_path / "far", [900, 901, -1]).path)
+    assert (len(training), other.path, held) == (11, tmp_path / "far", [0, 1, 2])
+    split_episodes(store, record(tmp_path / "elsewhere", [3], "Other-v0").path)
+    with pytest.raises(ValueError, match=r"near is no held-out recording: 7 of its seeds \(3, 4, 5, 6, 7, \.\.\.\)"):
+        split_episodes(store, record(tmp_path / "near", range(3, 20)).path)
+    with pytest.raises(ValueError, match=r"1 of its seeds \(9\)"):
+        split_episodes(store, record(tmp_path / "one", [9, 50]).path)
