@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from neuralsim.evaluation.camera import EARLY, TURN, TURNING, WITHIN
 from neuralsim.evaluation.card_played import closed_loop, counterfactuals, games, long_dreams, ranking
 from neuralsim.evaluation.figures import fixed, interval, missing, percent, table
 from neuralsim.evaluation.open_loop import SOURCES
 
-METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
+METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3), "sharpness": ("sharpness", 2)}
 """Measures of frames: what the card calls them, and with how many digits."""
 LABELS = {
     "dream": "dreamed",
@@ -162,6 +163,42 @@ def _films(card: dict[str, Any]) -> list[str]:
     ]
 
 
+def _camera(card: dict[str, Any]) -> list[str]:
+    rows = [
+        [name, str(row["turns"]), interval(row["same_way"], 2), interval(row["as_far"], 2)]
+        for name, row in card["camera"].items()
+    ]
+    least, most = TURN
+    return [
+        "## Camera",
+        "",
+        f"Recorded turns by {least:g} to {most:g} degrees within {TURNING} steps: how the picture moves meanwhile, "
+        f"dreamed and really (phase correlation); as far means within {percent(WITHIN)} of the real movement.",
+        "",
+        *table(["turn", "turns", "the same way", "as far"], rows),
+    ]
+
+
+def _camera_in_motion(card: dict[str, Any]) -> list[str]:
+    figures = card["camera_in_motion"]
+    by_horizon = figures["open_loop"]
+    horizons = list(by_horizon)
+    rows = [
+        [f"{METRICS[name][0]} {LABELS[source]}",
+         *(interval(by_horizon[h][name][source], METRICS[name][1], brief=source != "dream") for h in horizons)]
+        for name in METRICS if name in by_horizon[horizons[0]]
+        for source in SOURCES
+    ]  # fmt: skip
+    return [
+        "## Open loop, camera in motion",
+        "",
+        f"The {figures['clips']} of those clips in which the camera turns by {TURN[0]:g} degrees or more within "
+        f"{EARLY} steps.",
+        "",
+        *table(["horizon", *horizons], rows),
+    ]
+
+
 def _fvd(card: dict[str, Any]) -> list[str]:
     fvd = card["fvd"]
     return [
@@ -246,6 +283,8 @@ SECTIONS: dict[str | None, Callable[[dict[str, Any]], list[str]]] = {
     "controllability": _controllability,
     "trust": _trust,
     "inverse_dynamics": _films,
+    "camera": _camera,
+    "camera_in_motion": _camera_in_motion,
     "fvd": _fvd,
     "events": _events,
     "dreamed_events": _dreamed_events,

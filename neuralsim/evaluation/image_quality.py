@@ -23,6 +23,19 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return -10 * np.log10(squared.mean((-3, -2, -1)) / 255**2 + 1e-10)
 
 
+def sharpness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Gradient energy of frames over that of real ones ``b``, ``(N,)``: 1 is as sharp, less is blurred.
+
+    The energy is the mean squared difference of neighbouring pixels, of uint8 frames ``(N, H, W, 3)``.
+    """
+    return _gradient_energy(a) / np.maximum(_gradient_energy(b), 1e-6)
+
+
+def _gradient_energy(frames: np.ndarray) -> np.ndarray:
+    values = frames.astype(np.float32)
+    return sum((np.diff(values, axis=axis) ** 2).mean((-3, -2, -1)) for axis in (-3, -2))  # type: ignore[return-value]
+
+
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Structural similarity ``(N,)`` of uint8 frames ``(N, H, W, 3)``, 1 for equal ones.
 

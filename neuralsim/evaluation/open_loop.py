@@ -6,6 +6,7 @@ together by horizon (:func:`by_horizon`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -61,6 +62,11 @@ class OpenLoop:
     values: dict[str, np.ndarray] = field(default_factory=dict)
     said: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     paid: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def only(self, chosen: np.ndarray) -> OpenLoop:
+        """The same of some clips, ``chosen`` ``(clips,)`` bool."""
+        values = {name: rows[chosen] for name, rows in self.values.items()}
+        return dataclasses.replace(self, values=values, said=self.said[chosen], paid=self.paid[chosen])
 
 
 def dream_clips(world: World, clips: Clips, actions: np.ndarray, steps: int, seed: int = 0) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from neuralsim.evaluation.cost import LANES, SAMPLING_STEPS
 from neuralsim.evaluation.counterfactuals import can_branch
 from neuralsim.evaluation.frechet import FVD_FRAMES, VideoDistance
 from neuralsim.evaluation.held_out import batches, check_held_out
-from neuralsim.evaluation.image_quality import SMALLEST_LPIPS, Lpips, psnr, ssim
+from neuralsim.evaluation.image_quality import SMALLEST_LPIPS, Lpips, psnr, sharpness, ssim
 from neuralsim.evaluation.inverse_dynamics import AFTER, BEFORE, READER_STEPS
 from neuralsim.evaluation.open_loop import Metric
 from neuralsim.evaluation.playing import real_game
@@ -256,6 +256,8 @@ class Plan:
             self.not_measured["Exploitation gap"] = "no agent of two or more ages learned in this dream (--agents RUN)"
 
     def _choose_metrics(self) -> None:
+        if self.probes is None:  # nothing is known of what matters on a frame but that it should be sharp
+            self.metrics["sharpness"] = sharpness
         if importlib.util.find_spec("torchmetrics") is None:
             self.not_measured["SSIM"] = 'pip install "neuralsim-gym[evaluation]"'
         else:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from neuralsim.data.episodes import EpisodeStore, write_atomically
 from neuralsim.evaluation.attention import attention_pictures
+from neuralsim.evaluation.camera import CameraReader, has_camera
 from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe
 from neuralsim.evaluation.controllability import controllability
@@ -28,7 +29,7 @@ from neuralsim.evaluation.games import GamesPlayed, compare_games
 from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
 from neuralsim.evaluation.inverse_dynamics import ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.long_dreams import LongPlay, alien_limit, compare_long
-from neuralsim.evaluation.open_loop import by_horizon, dream_clips, open_loop
+from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.page import Film, Picture
 from neuralsim.evaluation.plan import LONG, RETURN_CLIPS, EvaluateConfig, Plan
 from neuralsim.evaluation.playing import Play, dream_play, make_players, real_play
@@ -151,6 +152,7 @@ def _open_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
         half = len(store) // 2
         model = train_inverse_dynamics(store, store.ids[:half], world.actions, progress=tick)
         reader = ActionReader(model, world.actions, store.ids[half:])
+    camera = CameraReader(world.actions) if has_camera(world.action_space) else None
     measured = open_loop(
         world,
         store,
@@ -159,7 +161,7 @@ def _open_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
         plan.horizons,
         config.sampling_steps,
         plan.metrics,
-        observers=tuple(observer for observer in (reader, plan.video) if observer is not None),
+        observers=tuple(observer for observer in (reader, camera, plan.video) if observer is not None),
         film=min(FILM, plan.horizons[-1]),
         progress=tick,
     )
@@ -169,8 +171,16 @@ def _open_loop(plan: Plan, tick: Tick) -> dict[str, Any]:
         "controllability": controllability(measured),
         "trust": calibrate(measured),
         "inverse_dynamics": reader.figures() if reader else None,
+        "camera": camera.figures() if camera else None,
+        "camera_in_motion": _in_motion(measured, camera.moving()) if camera else None,
         "fvd": plan.video.figures() if plan.video else None,
     }
+
+
+def _in_motion(measured: OpenLoop, moving: np.ndarray) -> dict[str, Any] | None:
+    if not moving.any():
+        return None
+    return {"clips": int(moving.sum()), "open_loop": by_horizon(measured.only(moving))}
 
 
 def _events(plan: Plan, tick: Tick) -> dict[str, Any]:
