@@ -8,7 +8,8 @@ import torch
 
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
-from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig, agreement
+from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
+from neuralsim.dynamics.unrolling import agreement, alike_with, draw_stains
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.training.world_model import WorldModel
 
@@ -202,7 +203,7 @@ def test_half_of_the_lanes_are_stained_with_noise_or_another_clip():
     model = ConvolutionalDynamics(dataclasses.replace(CONFIG, context_stain=0.3))
     batch = toy_clips(model, 400, 0)
     torch.manual_seed(0)
-    stain, amount = model._draw_stains(batch)
+    stain, amount = draw_stains(model, batch)
     shown = batch.latents[:, 0].roll(1, 0)
     other = (stain == shown).flatten(1).all(1)
     assert 150 < int(other.sum()) < 250
@@ -211,7 +212,7 @@ def test_half_of_the_lanes_are_stained_with_noise_or_another_clip():
     assert 0.25 < float(amount.max()) < 0.3
     assert float(amount[amount > 0].mean()) == pytest.approx(0.15, abs=0.02)
     alone = toy_clips(model, 1, 0)
-    assert not any(torch.equal(model._draw_stains(alone)[0], alone.latents[:, 0]) for _ in range(9))
+    assert not any(torch.equal(draw_stains(model, alone)[0], alone.latents[:, 0]) for _ in range(9))
 
 
 def test_a_stain_is_the_same_on_all_of_the_past():
@@ -279,7 +280,7 @@ def test_a_dream_is_alike_where_it_shows_nothing_that_is_not_there():
     own = real.clone()
     own[1, 3, 1, 1], own[1, 3, 6, 6] = 0.0, 4.0  # elsewhere, in the second predicted frame
     own[2, 1, 1, 1] = 0.0  # lost
-    alike = model._alike(own, real)
+    alike = alike_with(model, own, real)
     assert alike.tolist() == [[True] * 5, [True, True, True, False, True], [True] * 5]
     # A transition counts if all frames do that the heads see of it, here three.
     heads = Heads(HeadsConfig(height=8, width=8, latent_channels=2, action_size=2, channels=4, hidden=16, frames=3))

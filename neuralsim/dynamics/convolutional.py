@@ -6,10 +6,9 @@ The default at CPU scale. Notable here:
 - the heavy part, the U-Net over history and actions, does not see the noise: it runs once per frame, whatever the
   number of sampling steps K; only the denoiser runs K times;
 - the prediction is a residual to the last latent, so an untrained model copies;
-- training unrolls: the last frames of a clip are predicted from a context of the model's own frames, each of which is
-  the context of the next. That is what keeps long dreams alive.
+- training unrolls clips on the model's own frames (``unrolling.py``); the networks stand in ``unet.py``.
 
-Legend: B lanes, T frames, S frames of its own, h w c latent grid, A encoded action, C channels, E embedding.
+Legend: B lanes, h w c latent grid, A encoded action, C channels.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralsim.dynamics.base import ClipBatch, Dynamics, Rollout, State
-from neuralsim.dynamics.shortcut import Predict, Schedule, check_power_of_two, mix, sample, share_of, shortcut_loss
-from neuralsim.group_norm import GroupNorm
+from neuralsim.dynamics.shortcut import Schedule, check_power_of_two, sample
+from neuralsim.dynamics.unet import Denoiser, HistoryNet
+from neuralsim.dynamics.unrolling import unroll
 from neuralsim.running_rms import RunningRMS
 
 
@@ -94,126 +94,6 @@ class ConvolutionalDynamicsConfig:
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
     """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
-
-
-class FilmBlock(nn.Module):
-    """Residual block of two 3x3 convolutions; an embedding scales and shifts the normalised middle (FiLM)."""
-
-    def __init__(self, channels: int, embedding: int) -> None:
-        super().__init__()
-        self.norm1 = GroupNorm(8, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = GroupNorm(8, channels, affine=False)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(embedding, 2 * channels)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Maps ``(B, C, h, w)`` and ``(B, E)`` to ``(B, C, h, w)``."""
-        scale, shift = self.film(e).chunk(2, dim=1)
-        in_place = not torch.is_grad_enabled()
-        y = self.conv1(F.silu(self.norm1(x), inplace=in_place))
-        return x + self.conv2(F.silu(self.norm2(y, scale, shift), inplace=in_place))
-
-
-class HistoryNet(nn.Module):
-    """U-Net over stacked history, three resolutions, modulated by the actions."""
-
-    def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
-        super().__init__()
-        low, high, e = config.channels, config.inner_channels or 2 * config.channels, config.embedding
-        self.action = nn.Linear(config.past_actions * config.action_size, e)
-        self.action_mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
-        self.conv_in = nn.Conv2d(len(config.history) * config.latent_channels, low, 3, padding=1)
-        self.position = nn.Parameter(torch.zeros(1, low, config.height, config.width))
-        self.blocks_in = nn.ModuleList(FilmBlock(low, e) for _ in range(2))
-        self.down1 = nn.Conv2d(low, high, 4, stride=2, padding=1)
-        self.blocks_down = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
-        self.down2 = nn.Conv2d(high, high, 4, stride=2, padding=1)
-        self.blocks_bottom = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
-        self.up2 = nn.Conv2d(high, 4 * high, 1)
-        self.blocks_up = nn.ModuleList(FilmBlock(high, e) for _ in range(1))
-        self.up1 = nn.Conv2d(high, 4 * low, 1)
-        self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(1))
-
-    def forward(self, history: Tensor, actions: Tensor) -> Tensor:
-        """History ``(B, n * c, h, w)`` and actions ``(B, past_actions * A)`` to features ``(B, C, h, w)``."""
-        e = self.action_mlp(self.action(actions))
-        x = self.conv_in(history) + self.position
-        for block in self.blocks_in:
-            x = block(x, e)
-        y = self.down1(x)
-        for block in self.blocks_down:
-            y = block(y, e)
-        z = self.down2(y)
-        for block in self.blocks_bottom:
-            z = block(z, e)
-        y = y + F.pixel_shuffle(self.up2(z), 2)
-        for block in self.blocks_up:
-            y = block(y, e)
-        x = x + F.pixel_shuffle(self.up1(y), 2)
-        for block in self.blocks_out:
-            x = block(x, e)
-        return x
-
-
-class Denoiser(nn.Module):
-    """Clean prediction from a noisy latent and the features of the past, at one noise level and step size."""
-
-    waves: Tensor
-    input_scale: Tensor
-
-    def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
-        super().__init__()
-        width, e = config.channels, config.embedding
-        self.max_steps = config.max_steps
-        # Brings a noisy latent to the size that it has with noise of 1.
-        tau = torch.arange(self.max_steps) / self.max_steps
-        size = torch.hypot(1 - tau, tau) / torch.hypot(config.noise_scale * (1 - tau), tau)
-        self.register_buffer("input_scale", size, persistent=False)
-        # A table, so that low precision rounds the sines and not their angles.
-        angle = torch.arange(self.max_steps)[:, None] / self.max_steps * torch.linspace(0, math.log(60.0), 16).exp()
-        self.register_buffer("waves", torch.cat([angle.sin(), angle.cos()], dim=1), persistent=False)
-        self.level = nn.Linear(32, e)
-        self.size = nn.Embedding(int(math.log2(config.max_steps)) + 1, e)
-        # All step sizes begin as one: those that come into training later start from what the finest has learned.
-        nn.init.zeros_(self.size.weight)
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
-        self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
-        self.blocks = nn.ModuleList(FilmBlock(width, e) for _ in range(config.denoiser_blocks))
-        self.norm = GroupNorm(8, width)
-        self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
-        """Residual ``(B, c, h, w)`` from features ``(B, C, h, w)``, z ``(B, c, h, w)``, level and size ``(B,)``."""
-        e = self.mlp(self.level(self.waves[level]) + self.size(size))
-        x = self.conv_in(z * self.input_scale[level].to(z.dtype)[:, None, None, None]) + features
-        for block in self.blocks:
-            x = block(x, e)
-        return self.conv_out(F.silu(self.norm(x)))
-
-
-def agreement(dreamed: Tensor, real: Tensor, contradiction: float) -> Tensor:
-    """Where what really comes next is also what should come next in the dream.
-
-    It is not where the dream has misplaced something: told to put it right, a model learns that things jump, or to
-    hedge by drawing them faintly. What is merely faint or missing should come back, and noise should go.
-
-    Args:
-        dreamed: ``(B, h, w, c)`` last frame of the dream.
-        real: ``(B, h, w, c)`` the real one at that time.
-        contradiction: Mean square of a latent from which on it counts as a thing.
-
-    Returns:
-        ``(B, h, w, 1)``: 0 within two positions of whatever is amiss in dreams that have misplaced something, else 1.
-    """
-    strength = dreamed.square().mean(-1)
-    misplaced = (strength > contradiction) & ((dreamed * real).mean(-1) < strength / 2)
-    amiss = ((dreamed - real).square().mean(-1) > contradiction) & misplaced.any(2).any(1)[:, None, None]
-    return 1 - F.max_pool2d(amiss.float()[:, None], 5, stride=1, padding=2)[:, 0, :, :, None]
 
 
 class ConvolutionalDynamics(Dynamics):
@@ -304,123 +184,7 @@ class ConvolutionalDynamics(Dynamics):
 
     def rollout(self, batch: ClipBatch) -> Rollout:
         """As :meth:`forward`; own frames, once the model makes some, are those of the lead and the rollout."""
-        config = self.config
-        lanes, device = len(batch.latents), batch.latents.device
-        begin = self.context_length + config.lead
-        own_share = self._own_share()
-        lead = int(torch.randint(config.lead + 1, ())) if own_share > 0 else 0
-        latents, actions = self._cut_history(batch, begin - lead)
-        frames, own_frames = list(latents.unbind(1)), []
-        on_own = torch.rand(lanes, device=device) < own_share
-        strength = torch.rand(lanes, 1, device=device) * (config.context_noise if self.training else 0.0)
-        stains = self._draw_stains(batch) if self.training and config.context_stain else None
-        shortcuts = self.progress >= config.bootstrap_start or not self.training
-
-        # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
-        taught = share_of(lanes, config.bootstrap_fraction) if shortcuts else 0
-
-        def read_past(t: int) -> tuple[Predict, Tensor]:
-            context = torch.stack([frames[t - offset] for offset in self.history], dim=1)
-            if stains is not None:
-                stain, amount = stains
-                context = mix(context, stain[:, None], 1 - amount)
-            context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
-            features, last = self.features(context, actions[:, t - config.past_actions : t])
-
-            def predict(z: Tensor, level: Tensor, size: Tensor) -> Tensor:
-                return self.predict(features[: len(z)], last[: len(z)], z, level, size)
-
-            return predict, features
-
-        @torch.no_grad()
-        def dream(t: int, predict: Predict) -> None:
-            clean = batch.latents[:, t]
-            noise = config.noise_scale * torch.randn_like(clean)
-            own, _ = sample(predict, noise, config.self_steps, self.schedule)
-            # Before an episode's first frame there is nothing to dream: a clip repeats that frame until then.
-            begun = batch.valid[:, t - 1, None, None, None]
-            own_frames.append(torch.where(begun, own, clean))
-            frames[t] = torch.where(begun & on_own[:, None, None, None], own, clean)
-
-        for t in range(begin - lead, begin):
-            with torch.no_grad():
-                dream(t, read_past(t)[0])
-        flow, bootstrap, errors, copies, spreads, pasts, trusted = [], [], [], [], [], [], []
-        for t in range(begin, begin + config.rollout):
-            predict, features = read_past(t)
-            clean = batch.latents[:, t]
-            if own_share > 0:
-                dream(t, predict)
-            rows = torch.arange(lanes, device=device) < taught
-            level, size = self.schedule.draw(rows, config.zero_fraction)
-            noise = config.noise_scale * torch.randn_like(clean)
-            weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
-            terms = shortcut_loss(predict, clean, noise, level, size, self.schedule, config.ramp, weight, taught=taught)
-            pasts.append(features)
-            trusted.append((weight > 0).flatten(1).all(1))
-            flow.append(terms.flow)
-            bootstrap.append(terms.bootstrap)
-            spreads.append(terms.spread)
-            first = (level == 0) & (size == self.schedule.finest)
-            errors.append(torch.where(first, terms.error, torch.nan))
-            copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
-        flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
-        # Both terms share the scale of the flow term. In a nearly deterministic world the bootstrap term is
-        # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
-        # itself.
-        loss = self.scale(flow_loss)
-        if shortcuts:
-            loss = loss + bootstrap_loss * (loss / flow_loss.clamp(min=1e-12)).detach()
-        error, copy = torch.stack(errors), torch.stack(copies)
-        metrics = {
-            "flow": flow_loss.detach(),
-            "relative_to_copy": error.nanmean() / copy.mean(),
-            "relative_last_frame": error[-1].nanmean() / copy[-1].mean(),
-            "prediction_std": torch.stack(spreads).mean(),
-        }
-        if shortcuts:
-            metrics["bootstrap"] = bootstrap_loss.detach()
-        own = torch.stack(own_frames, dim=1) if own_frames else None
-        alike = None if own is None else self._alike(own, latents[:, -own.shape[1] :])
-        return Rollout(loss, metrics, own, torch.stack(pasts, dim=1), torch.stack(trusted, dim=1), alike)
-
-    def _alike(self, own: Tensor, real: Tensor) -> Tensor:
-        """:attr:`Rollout.alike` of own frames ``(B, S, h, w, c)`` beside the real ones."""
-        weight = agreement(own.flatten(0, 1), real.flatten(0, 1), self.config.contradiction)
-        return (weight > 0).flatten(1).all(1).view(own.shape[:2])
-
-    def _own_share(self) -> float:
-        """Share of lanes that go on from the model's own frames: 0, then rising over a fifth of the run."""
-        if not self.training:
-            return 1.0
-        return self.config.self_context * min(max((self.progress - self.config.self_start) / 0.2, 0.0), 1.0)
-
-    def _draw_stains(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """What stains the history of each lane ``(B, h, w, c)``, and how much of it there is ``(B, 1)``."""
-        lanes, device = len(batch.latents), batch.latents.device
-        # Clips are in random order: their neighbours are any others. A lone one has none.
-        other = batch.latents[:, 0].roll(1, 0)
-        noise = torch.rand(lanes, 1, 1, 1, device=device) < (0.5 if lanes > 1 else 1.0)
-        stained = torch.rand(lanes, 1, device=device) < 0.5
-        amount = self.config.context_stain * torch.rand(lanes, 1, device=device) * stained
-        return torch.where(noise, torch.randn_like(other), other), amount
-
-    def _cut_history(self, batch: ClipBatch, begin: int) -> tuple[Tensor, Tensor]:
-        """Latents and actions; some lanes forget what lies before a random frame, as after a start from few frames.
-
-        That frame is one of the last that a dream which starts at ``begin`` sees.
-
-        What is forgotten is what :meth:`start` would fill in: the frame itself again, and unknown actions.
-        """
-        if not self.training or not self.config.short_history:
-            return batch.latents, batch.actions
-        lanes, device = len(batch.latents), batch.latents.device
-        cut = torch.rand(lanes, device=device) < self.config.short_history
-        keep = torch.randint(begin - self.context_length, begin, (lanes,), device=device)
-        index = torch.arange(batch.latents.shape[1], device=device).expand(lanes, -1)
-        index = torch.where(cut[:, None], index.maximum(keep[:, None]), index)
-        known = ~cut[:, None] | (torch.arange(batch.actions.shape[1], device=device) >= keep[:, None])
-        return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
+        return unroll(self, batch)
 
     def start(self, latents: Tensor, actions: Tensor) -> State:
         """Keeps the last ``context_length`` frames; a shorter context repeats its first."""
