@@ -33,7 +33,8 @@ def card_of(value):
             "curve": {"steps": [4], "errors": [0.123]},
             "judged": {"rank_correlation": value["value"], "by_horizon": {"4": 0.7}, "off": 0.01, "error": 0.1},
         },
-        "inverse_dynamics": {"f1_dream": 0.4, "f1_real": 0.5, "f1_ratio": 0.8, "actions": 9, "distance": {}},
+        "inverse_dynamics": {"f1_dream": 0.4, "f1_real": 0.5, "f1_ratio": 0.8, "actions": 9, "distance": {},
+                             "parts": {"jump": {"dream": 0.4, "real": 0.6, "times": 3}}},
         "camera": {"left": {"turns": 7, "same_way": value, "as_far": value}},
         "camera_in_motion": {"clips": 6, "open_loop": {"4": {"psnr": sources, "sharpness": sources}}},
         "fvd": {"dream": 10.0, "copy": 100.0, "clips": 9},
@@ -81,6 +82,7 @@ def test_the_card_tells_what_there_is(value):
         "| ball present | 0.375 | 0.25 (-1.5) |", "costs 0.25.", "| ball_x | 7 |", "| 1 | 80 |", "3 GFLOP", "2 KiB",
         "| error | 0.123 |", "| game length, steps | 800 (800 to 800) | 800 (750 to 850) |", "| above 0 | 3 | 2 |",
         "ball there or not, recall", "| left | 7 |", "The 6 of those clips", "| sharpness dreamed |",
+        "| jump | 3 | 0.400 | 0.600 |",
     ):  # fmt: skip
         assert part in page, part
 

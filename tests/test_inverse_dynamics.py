@@ -12,6 +12,8 @@ from neuralsim.evaluation.inverse_dynamics import (
     action_classes,
     class_counts,
     macro_f1,
+    part_names,
+    pressed_f1,
     train_inverse_dynamics,
     windows_of,
 )
@@ -116,3 +118,22 @@ def test_every_part_of_an_action_has_its_classes():
     # Gymnasium orders the keys of a Dict: camera, jump, keys.
     assert counts == [3, 3, 2, 2, 2]
     assert rows.tolist() == [[1, 2, 1, 0, 1], [0, 1, 0, 1, 0]]
+    assert part_names(codec) == ["camera.0", "camera.1", "jump", "keys.0", "keys.1"]
+    assert part_names(ActionCodec(spaces.Discrete(4))) == [""]
+    assert part_names(ActionCodec(spaces.Tuple([spaces.Discrete(4), spaces.Discrete(2)]))) == ["0", "1"]
+
+
+def test_f1_of_a_button_by_hand():
+    assert pressed_f1(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0])) == 0.5
+    assert pressed_f1(np.array([0, 0]), np.array([1, 0])) == 0
+    assert np.isnan(pressed_f1(np.array([1, 0]), np.array([0, 0])))
+
+
+def test_parts_are_told_apart(model, store):
+    assert read(model, store, lambda clips: clips.future)["parts"] == {}  # an action is one choice
+    codec = ActionCodec(spaces.MultiBinary(2))
+    reader = ActionReader(model, codec, unseen=[0])
+    said = np.array([[1, 0], [1, 0], [0, 0]])
+    reader.real, reader.said = [np.array([[1, 0], [0, 0], [0, 0]])], {"dream": [said], "real": [said[::-1]]}
+    parts = reader.figures()["parts"]
+    assert parts == {"0": {"dream": pytest.approx(2 / 3), "real": 0.0, "times": 1}}

@@ -160,7 +160,15 @@ def _films(card: dict[str, Any]) -> list[str]:
         f"Frechet distance of its features to those of the real films (not FVD): {distance}. The past is real too: "
         "what is left there is noise.",
         "",
+        *_parts_read(reader.get("parts") or {}),
     ]
+
+
+def _parts_read(parts: dict[str, dict[str, float]]) -> list[str]:
+    if not parts:
+        return []
+    rows = [[name, f"{row['times']:,}", fixed(row["dream"], 3), fixed(row["real"], 3)] for name, row in parts.items()]
+    return ["F1 by part of an action:", "", *table(["part", "times", "on dreamed frames", "on real ones"], rows)]
 
 
 def _camera(card: dict[str, Any]) -> list[str]:

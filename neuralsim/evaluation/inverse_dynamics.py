@@ -53,6 +53,14 @@ def class_counts(codec: ActionCodec) -> list[int]:
     return counts
 
 
+def part_names(codec: ActionCodec) -> list[str]:
+    """What each part is called: the keys that lead to it, and its number where there are several; "" for a lone one."""
+    if not codec.parts:
+        count = len(class_counts(codec))
+        return [""] if count == 1 else [str(n) for n in range(count)]
+    return [f"{key}.{name}" if name else str(key) for key, part in codec.parts for name in part_names(part)]
+
+
 class InverseDynamics(nn.Module):
     """A small convolutional network on windows of frames.
 
@@ -146,6 +154,12 @@ def macro_f1(said: np.ndarray, real: np.ndarray) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
+def pressed_f1(said: np.ndarray, real: np.ndarray) -> float:
+    """F1 of class 1, a button that is pressed; NaN if it never is."""
+    hits = ((said == 1) & (real == 1)).sum()
+    return float(2 * hits / ((said == 1).sum() + (real == 1).sum())) if (real == 1).any() else float("nan")
+
+
 class ActionReader:
     """Observer of an open loop: reads actions off dreamed films and off the real ones.
 
@@ -190,25 +204,38 @@ class ActionReader:
 
         Returns:
             ``f1_dream`` and ``f1_real``: macro F1 of the actions read, mean over the parts of an action, on dreamed
-            and on real frames of the same clips; ``f1_ratio``; ``actions``: how many. ``distance``: Frechet distance
+            and on real frames of the same clips; ``f1_ratio``; ``actions``: how many. ``parts``, where an action has
+            several: by name ``dream`` and ``real``, for a button the F1 of its being pressed, else macro F1, and
+            ``times``, how often it was pressed, or not in the middle; parts that never were are left out.
+            ``distance``: Frechet distance
             of the features of windows to those of real ones, for dreamed and standing (``copy``) films, and for
             the clips' own ``past`` (also real: the noise floor). Not FVD: its encoder was trained here.
         """
         if not self.real:
             return {"actions": 0}
         real = np.concatenate(self.real)
+        everything = {name: np.concatenate(rows) for name, rows in self.said.items()}
         scores = {}
-        for name, rows in self.said.items():
-            said = np.concatenate(rows)
+        for name, said in everything.items():
             scores[name] = float(np.mean([macro_f1(said[:, n], real[:, n]) for n in range(real.shape[1])]))
         return {
             "f1_dream": scores["dream"],
             "f1_real": scores["real"],
             "f1_ratio": scores["dream"] / scores["real"] if scores["real"] else float("nan"),
             "actions": len(real),
+            "parts": self._parts(everything, real) if real.shape[1] > 1 else {},
             "distance": {
                 name: frechet_distance(self.moments[name], self.moments["real"])
                 for name in ("dream", "copy", "past")
                 if self.moments[name].count > 1
             },
         }
+
+    def _parts(self, said: dict[str, np.ndarray], real: np.ndarray) -> dict[str, dict[str, float]]:
+        parts = {}
+        for n, (name, count) in enumerate(zip(part_names(self.codec), class_counts(self.codec), strict=True)):
+            score, middle = (pressed_f1, 0) if count == 2 else (macro_f1, 1)
+            if times := int((real[:, n] != middle).sum()):
+                parts[name] = {source: score(rows[:, n], real[:, n]) for source, rows in said.items()}
+                parts[name]["times"] = times
+        return parts
