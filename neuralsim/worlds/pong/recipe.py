@@ -7,7 +7,7 @@ interrupted. On two CPU cores without bfloat16 it takes about seven hours, most 
 
 The dynamics was trained in several goes, as more was learned (docs/experiments.md). Up to the world that is packed as
 "third" the bundled weights come from these commands with changes of course; the runs after it are as they stand
-here ("fourth" 75 minutes, "pong" 75 more on two CPU cores with AVX-512 bfloat16; dreams that the heads of "fourth"
+here ("fourth" 75 minutes, "pong" 50 more on two CPU cores with AVX-512 bfloat16; dreams that the heads of "fourth"
 learned from had to be alike on two of the four frames that they see, now on all), and much of what was before may have
 been of no use to them. The presets put all of it into one run each, which nobody has tried from nothing. The card of
 "fourth" knew the run "real" as a2; that of "pong" knows "foresee" as arm_control, "fresh" as real, "fresh-dreamed" as
@@ -41,9 +41,7 @@ def commands(home: Path) -> list[list[str]]:
         str(home / "runs" / name) for name in ("first", "longer", "turns", "turns2", "back", "own")
     )
     law, real, dreamed, points = (str(home / "runs" / name) for name in ("law", "real", "dreamed", "points"))
-    foresee, fresh, fresh_dreamed, fresh_points = (
-        str(home / "runs" / name) for name in ("foresee", "fresh", "fresh-dreamed", "fresh-points")
-    )
+    foresee, fresh, fresh_dreamed = (str(home / "runs" / name) for name in ("foresee", "fresh", "fresh-dreamed"))
     clone, agent = str(home / "runs" / "clone"), str(home / "runs" / "actor-critic")
     learn = ["--data", data, "--held-out", held_out]
     # The presets as they were up to the third world.
@@ -112,10 +110,8 @@ def commands(home: Path) -> list[list[str]]:
         [*last, "--preset", "pong-own-context", "--init-from", fresh, "--out", fresh_dreamed, "--loop.steps", "1150",
          "--loop.warmup-steps", "50", "--loop.final-learning-rate", "0.03", "--loop.ema", "0.9985",
          "--loop.seed", "22"],
-        [*last, "--preset", "pong-heads", "--init-from", fresh_dreamed, "--out", fresh_points, "--loop.steps", "450",
-         "--loop.warmup-steps", "50", "--loop.ema", "0.995", "--loop.seed", "24"],
         ["world", "pack", "--name", "pong", "--data", more_data, "--tokenizer", tokenizer,
-         "--dynamics", fresh_dreamed, "--blend", f"{fresh}=0.35", "--heads", fresh_points,
+         "--dynamics", fresh_dreamed, "--blend", f"{fresh}=0.35", "--heads", points,
          "--max-episode-steps", "27000", "--out", world],
         ["evaluate", world, "--data", test, "--agents", agent, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
