@@ -159,16 +159,35 @@ class PolicyLanes:
         with contextlib.closing(real) as env:
             self.policies: list[Policy] = [make_policy(name, env) for _ in range(lanes)]
             self.codec = ActionCodec(env.action_space)
+        if self.policies[0].needs_info and is_dream(env_id):
+            raise ValueError(f"policy {name!r} must be told what only the real game knows, and cannot play in {env_id}")
+        self.infos: list[dict[str, Any]] = [{} for _ in range(lanes)]
 
     def reset(self, lanes: int, seed: int) -> None:
         """Begins anew."""
         for lane, policy in enumerate(self.policies):
             policy.reset(seed + lane)
 
+    def tell(self, infos: dict[str, Any]) -> None:
+        """Takes in what a vector environment's infos say, for policies that must be told."""
+        if self.policies[0].needs_info:
+            self.infos = [lane_info(infos, lane) for lane in range(len(self.policies))]
+
     def act(self, frames: np.ndarray) -> Any:
         """One action per lane."""
-        chosen = [policy.act(frame, {}) for policy, frame in zip(self.policies, frames, strict=True)]
+        chosen = [
+            policy.act(frame, info) for policy, frame, info in zip(self.policies, frames, self.infos, strict=True)
+        ]
         return self.codec.decode(np.stack([self.codec.encode(action) for action in chosen]))
+
+
+def lane_info(infos: dict[str, Any], lane: int) -> dict[str, Any]:
+    """What a vector environment's infos say of one lane: arrays with a mask ``_name`` beside each; no nested ones."""
+    return {
+        name: values[lane]
+        for name, values in infos.items()
+        if not name.startswith("_") and isinstance(values, np.ndarray) and infos[f"_{name}"][lane]
+    }
 
 
 def make_planner(config: AgentEvaluation) -> MPC:
@@ -216,7 +235,7 @@ def play_episodes(
         Return and length ``(n,)`` of each, and whether it came to its end.
     """
     lanes = envs.num_envs
-    frames, _ = envs.reset(seed=seed)
+    frames, infos = envs.reset(seed=seed)
     players.reset(lanes, seed)
     returns, lengths, over = np.zeros(lanes), np.zeros(lanes, np.int64), np.zeros(lanes, np.bool_)
     columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -224,7 +243,9 @@ def play_episodes(
     with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("", total=lanes, note="")
         while not over.all() and lengths.max() < max_steps:
-            frames, rewards, terminated, truncated, _ = envs.step(players.act(frames))
+            if isinstance(players, PolicyLanes):
+                players.tell(infos)
+            frames, rewards, terminated, truncated, infos = envs.step(players.act(frames))
             returns[~over] += rewards[~over]
             lengths[~over] += 1
             over |= terminated | truncated

@@ -25,9 +25,9 @@ from neuralsim.agents.masked import masked_mean, masked_std
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import LatentEpisode, fingerprint, load_latents
 from neuralsim.tokenizers.base import Tokenizer
+from neuralsim.training.held_out import split_episodes
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import load_tokenizer
-from neuralsim.training.held_out import split_episodes
 
 UNTOLD = 0.05
 """A return counts as told where at most this share of its weight lies beyond what was recorded."""

@@ -26,9 +26,9 @@ from neuralsim.data.latents import fingerprint, load_latents
 from neuralsim.evaluation.held_out import check_same_game
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.training.dynamics import mark_courses
+from neuralsim.training.held_out import split_episodes
 from neuralsim.training.loop import LoopConfig, TrainingRun
 from neuralsim.training.parts import tokenizer_fingerprint
-from neuralsim.training.held_out import split_episodes
 from neuralsim.world import World
 from neuralsim.world_files import AGENTS
 

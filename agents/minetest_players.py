@@ -22,8 +22,17 @@ EYE_HEIGHT = 1.47
 """Of the eyes above the feet, in the Minetest Game."""
 REACH = 4.0
 """How far from the eyes a block can be dug."""
-SEA_LEVEL = 1.0
-"""Water stands up to this height; feet below it are mostly in it."""
+WATER = 0.4
+"""Feet below this height are mostly in water, which stands up to 1: or else in a pit, where jumping does no harm."""
+
+DIGGERS = {"treechop": (1,), "dig": (1, 2, 3), "explore": (1, 2, 3)}
+"""By task the slots of the hotbar with a tool."""
+AXES = {"treechop": 1, "dig": 3, "explore": 3}
+"""By task the slot with an axe."""
+BLOCKS = {"explore": (4, 5)}
+"""By task the slots with blocks to place."""
+FELLING = ("treechop", "explore")
+"""Tasks in which the game tells where the nearest log is."""
 
 _STUCK = 0.05  # nodes per step: who walks and gets on less than this has met something
 
@@ -43,14 +52,15 @@ class MinetestPlayer(Policy):
     """
 
     name = "minetest"
+    needs_info = True
 
     def __init__(self, space: spaces.Space, seed: int | None = None) -> None:
-        if not isinstance(space, spaces.Dict) or not {"camera", "forward", "jump", "attack"} <= set(space.spaces):
+        parts = space.spaces if isinstance(space, spaces.Dict) else {}
+        camera = parts.get("camera")
+        if not isinstance(camera, spaces.Box) or not {"forward", "jump", "attack"} <= set(parts):
             raise ValueError(f"Minetest players need a camera and the buttons forward, jump and attack, not {space}")
-        camera = space.spaces["camera"]
-        assert isinstance(camera, spaces.Box)
         self.limit = float(camera.high.min())
-        self.buttons = [name for name in space.spaces if name != "camera"]
+        self.buttons = [name for name in parts if name != "camera"]
         self.rng = np.random.default_rng(seed)
         self.reset()
 
@@ -79,9 +89,9 @@ class MinetestPlayer(Policy):
         self.slow = self.slow + 1 if self.walks and moved < _STUCK else 0
         self.last_position = position
         action = next(self.behaviour, None)
-        while action is None:
+        if action is None:
             self.behaviour = self.choose()
-            action = next(self.behaviour, None)
+            action = next(self.behaviour, None) or self.press()
         self.walks = bool(action.get("forward", 0))
         return action
 
@@ -114,14 +124,16 @@ class MinetestPlayer(Policy):
 
     def swims(self) -> bool:
         """Whether it is in water, as far as its height tells."""
-        return float(self.info["position"][1]) < SEA_LEVEL - 0.6
+        return float(self.info["position"][1]) < WATER
 
     def look_at(self, target: np.ndarray) -> tuple[float, float, float]:
         """Yaw and pitch of the look at a place, and how far it is from the eyes."""
         way = np.asarray(target, float) - np.asarray(self.info["position"], float) - [0, EYE_HEIGHT, 0]
         across = math.hypot(way[0], way[2])
-        return math.degrees(math.atan2(way[0], way[2])) % 360, -math.degrees(math.atan2(way[1], across)), math.hypot(
-            across, way[1]
+        return (
+            math.degrees(math.atan2(way[0], way[2])) % 360,
+            -math.degrees(math.atan2(way[1], across)),
+            math.hypot(across, way[1]),
         )
 
 
@@ -172,7 +184,12 @@ class MinetestMix(TreeFeller):
     """Plays Minetest in many ways, so that a recording holds what a world must have seen.
 
     Each episode has a personality; within it behaviours of some seconds follow each other. Trees are felled where the
-    game tells where they are, and blocks placed where there is a button for it.
+    game tells where they are, and blocks placed where there are some and a button for it.
+
+    Args:
+        space: Actions of the environment.
+        task: Which task it is (:mod:`neuralsim.envs.minetest.tasks`).
+        seed: Seed of what it does.
     """
 
     BEHAVIOURS: ClassVar[tuple[str, ...]] = ("stroll", "run", "look", "fell", "dig", "place", "fidget", "rest")
@@ -186,6 +203,10 @@ class MinetestMix(TreeFeller):
     }
     """Names, probabilities, and weights of :attr:`BEHAVIOURS`."""
 
+    def __init__(self, space: spaces.Space, task: str = "explore", seed: int | None = None) -> None:
+        self.task = task
+        super().__init__(space, seed)
+
     def reset(self, seed: int | None = None) -> None:
         """Begins an episode with a new personality."""
         super().reset(seed)
@@ -197,9 +218,9 @@ class MinetestMix(TreeFeller):
     def choose(self) -> Behaviour:
         """One of the behaviours that are possible here."""
         weights = dict(zip(self.BEHAVIOURS, self.PERSONALITIES[self.personality][1], strict=True))
-        if "target" not in self.info:
+        if self.task not in FELLING or "target" not in self.info:
             weights["fell"] = 0
-        if "use" not in self.buttons:
+        if self.task not in BLOCKS or "use" not in self.buttons:
             weights["place"] = 0
         shares = np.array(list(weights.values()))
         kind = list(weights)[self.rng.choice(len(shares), p=shares / shares.sum())]
@@ -208,7 +229,7 @@ class MinetestMix(TreeFeller):
             "stroll": lambda: self.stroll(steps),
             "run": lambda: self.run(steps),
             "look": lambda: self.look(steps),
-            "fell": self.fell,
+            "fell": self.fell_some,
             "dig": lambda: self.dig(steps),
             "place": self.place,
             "fidget": lambda: self.fidget(steps),
@@ -235,16 +256,23 @@ class MinetestMix(TreeFeller):
                 steps -= 1
                 yield self.turn(yaw, pitch, *keys)
 
+    def fell_some(self) -> Behaviour:
+        """Fells a log or two, with an axe in its hand."""
+        yield from self._take(AXES[self.task])
+        for _ in range(int(self.rng.integers(1, 4))):
+            if "target" in self.info:
+                yield from self.fell()
+
     def dig(self, steps: int) -> Behaviour:
         """Digs what is before its feet or straight ahead, and goes on into it."""
-        yield from self._take(*HOTBAR[:3])
+        yield from self._take(*DIGGERS.get(self.task, ()))
         yaw, pitch = self.info["yaw"] + self.rng.normal(0, 30), self.rng.choice((10.0, 35.0, 50.0, 75.0))
         for step in range(steps):
             yield self.turn(yaw, pitch, "attack", *(("forward",) if step % 20 > 14 else ()), jitter=0.1)
 
     def place(self) -> Behaviour:
         """Puts some blocks where it looks."""
-        yield from self._take(*HOTBAR[3:5])
+        yield from self._take(*BLOCKS[self.task])
         yaw, pitch = self.info["yaw"] + self.rng.normal(0, 30), self.rng.uniform(25, 60)
         for _ in range(int(self.rng.integers(2, 8))):
             yaw += self.rng.normal(0, 15)
@@ -272,9 +300,9 @@ class MinetestMix(TreeFeller):
         for _ in range(max(1, steps)):
             yield self.press()
 
-    def _take(self, *slots: str) -> Behaviour:
+    def _take(self, *slots: int) -> Behaviour:
         """Takes something out of one of these slots into the hand, where there are buttons for it."""
-        there = [slot for slot in slots if slot in self.buttons]
+        there = [f"hotbar.{slot}" for slot in slots if f"hotbar.{slot}" in self.buttons]
         if there:
             yield self.press(there[int(self.rng.integers(len(there)))])
 

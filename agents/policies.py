@@ -19,7 +19,7 @@ POLICIES = {
     "pong-mix": "Pong played in many ways, strong and weak, wild and idle: made for training a world",
     "pong-idle": "Pong played by somebody who rests, and now and then goes to rest elsewhere",
     "tree-feller": "fells trees in Minetest-Treechop-v0: walks to the nearest log, digs it, and on to the next",
-    "minetest-mix": "Minetest played in many ways: walks, looks, climbs, swims, fells, digs, builds; for training a world",
+    "minetest-mix": "Minetest played in many ways: walks, looks, climbs, swims, digs, builds, fells; for recordings",
     "agent=PATH": "an agent that neuralsim agent train made: a run's folder, or one of its files",
     "sb3=PATH.zip": "a Stable-Baselines3 model",
     "keyboard": "you, in a window (one process)",
@@ -39,6 +39,8 @@ class Policy(ABC):
     """
 
     name: str = ""
+    needs_info: bool = False
+    """Whether it must be told in ``info`` what a frame does not show: such policies play real games only."""
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> None:
@@ -167,4 +169,6 @@ def _minetest_policy(choice: PolicyChoice, env: gym.Env) -> Policy:
         where = "Minetest-Treechop-v0" if choice.name == "tree-feller" else "Minetest"
         name = env.spec.id if env.spec else str(env)
         raise ValueError(f"policy {choice.name!r} plays only {where}, and this is {name}; use random or sticky-random")
-    return TreeFeller(game.action_space) if choice.name == "tree-feller" else MinetestMix(game.action_space)
+    if choice.name == "tree-feller":
+        return TreeFeller(game.action_space)
+    return MinetestMix(game.action_space, game.task.name)

@@ -32,8 +32,9 @@ class RecordConfig:
     Run the same command again to continue after an interruption, or with more steps to add to a recording.
     Episode i is always played with seed + i, whatever the number of workers.
 
-    Policies: random, sticky-random, noop, scripted, scripted=SKILL, pong-mix, pong-idle, tree-feller,
-    minetest-mix, agent=PATH, sb3=PATH.zip, keyboard. Several make a mix; each may carry a weight, as in `--policy random:0.1 scripted:0.9`.
+    Policies: random, sticky-random, noop, scripted, scripted=SKILL, pong-mix, pong-idle, tree-feller, minetest-mix,
+    agent=PATH, sb3=PATH.zip, keyboard. Several make a mix; each may carry a weight, as in `--policy random:0.1
+    scripted:0.9`.
 
     Example: neuralsim record ALE/Pong-v5 --steps 200000 --policy pong-mix --out data/pong
     --env-kwargs '{"repeat_action_probability": 0.0}'

@@ -18,7 +18,7 @@ from neuralsim.agents.action_distribution import ActionDistribution
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.agent import Agent, agent_facts, ages, find_agent
 from neuralsim.agents.agent_evaluation import AgentEvaluation, evaluate_agent, make_lanes
-from neuralsim.agents.policies import make_policy
+from neuralsim.agents.policies import Policy, make_policy
 from neuralsim.cli import main
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.envs.real import make_real
@@ -421,6 +421,50 @@ def test_what_is_paid_after_an_episode_does_not_count(place):
     returns, lengths, *_ = play_episodes(envs, PolicyLanes("noop", "tiny_game:Tiny-v0", 2, {}), 0, 100)
     envs.close()
     assert (returns.tolist(), lengths.tolist()) == ([1, 6], [6, 30])
+
+
+class Told(Policy):
+    """Does what it is told in info."""
+
+    name, needs_info = "told", True
+
+    def reset(self, seed=None):
+        self.heard = []
+
+    def act(self, frame, info):
+        self.heard.append(info["step"].tolist())
+        return 0
+
+
+def test_policies_that_must_be_told_are_told_in_games_and_refused_in_dreams(place, monkeypatch):
+    class Telling(gym.Wrapper):
+        def __init__(self, env):
+            super().__init__(env)
+
+        def reset(self, *, seed=None, options=None):
+            frame, info = self.env.reset(seed=seed, options=options)
+            self.at = np.array([seed, 0])
+            return frame, info | {"step": self.at}
+
+        def step(self, action):
+            *result, info = self.env.step(action)
+            self.at = self.at + [0, 1]
+            return (*result, info | {"step": self.at})
+
+    from neuralsim.agents import agent_evaluation
+    from neuralsim.evaluation import playing
+
+    for module in (agent_evaluation, playing):
+        monkeypatch.setattr(module, "make_policy", lambda name, env: Told())
+    envs = gym.vector.SyncVectorEnv([lambda: Telling(make_real("tiny_game:Tiny-v0"))] * 2)
+    players = agent_evaluation.PolicyLanes("told", "tiny_game:Tiny-v0", 2, {})
+    agent_evaluation.play_episodes(envs, players, 5, 3)
+    envs.close()
+    assert [policy.heard for policy in players.policies] == [[[5, 0], [5, 1], [5, 2]], [[6, 0], [6, 1], [6, 2]]]
+    with pytest.raises(ValueError, match="only the real game knows"):
+        agent_evaluation.PolicyLanes("told", str(place / "world"), 2, {})
+    with pytest.raises(ValueError, match="cannot play in a dream"):
+        playing.make_players(World.load(place / "world"), ["told"])
 
 
 @pytest.mark.parametrize(

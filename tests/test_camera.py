@@ -1,14 +1,20 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import build_tiny_world
 from gymnasium import spaces
 
-from neuralsim.actions import ActionCodec
+from neuralsim.actions import ActionCodec, space_to_json
+from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore
 from neuralsim.envs.minerl_spaces import v0_action_space
+from neuralsim.evaluation import run
 from neuralsim.evaluation.camera import CameraReader, has_camera, picture_shift
-from neuralsim.evaluation.held_out import Clips, Cut
+from neuralsim.evaluation.held_out import BATCH, Clips, Cut, choose_cuts
 from neuralsim.evaluation.image_quality import sharpness
+from neuralsim.evaluation.inverse_dynamics import train_inverse_dynamics
 
 SPACE = v0_action_space(camera_limit=10)
 CODEC = ActionCodec(SPACE)
@@ -80,6 +86,29 @@ def test_a_dream_that_turns_the_other_way():
     assert reader.figures()["right"]["same_way"]["value"] == 0
 
 
+def test_a_hand_that_trembles_is_no_camera_in_motion():
+    turns = np.zeros((2, 17, 2))
+    turns[:, 1:, 1] = 2 * (-1) ** np.arange(16)  # 32 degrees to and fro
+    turns[1, 9:, 1] = 2
+    clips, reader = clips_of(turns), CameraReader(CODEC)
+    reader.see(clips.future, clips)
+    assert reader.moving().tolist() == [False, True]
+
+
+def test_intervals_are_over_clips():
+    """Eight turns of one clip that go wrong together say less than eight of eight clips."""
+    turns = np.zeros((8, 33, 2))
+    turns[:, 1:, 1] = 4 * np.repeat((-1) ** np.arange(8), 4)
+    clips, reader = clips_of(turns), CameraReader(CODEC)
+    dreamed = clips.future.copy()
+    dreamed[0] = clips.frames[0, 1]
+    reader.see(dreamed, clips)
+    row = reader.figures()["right"]
+    assert row["turns"] == row["same_way"]["n"] == 32
+    assert row["same_way"]["value"] == pytest.approx(7 / 8)
+    assert row["same_way"]["low"] < 0.7  # 0.75 over turns
+
+
 def test_who_has_a_camera():
     assert has_camera(SPACE)
     assert not has_camera(spaces.Discrete(3))
@@ -96,5 +125,37 @@ def test_blurred_pictures_are_less_sharp():
     assert sharpness(real, real) == pytest.approx(1)
     assert (sharpness(blurred, real) < 0.3).all()
     step = np.zeros((1, 4, 4, 3), np.uint8)
-    step[:, :, 2:] = 10
-    assert sharpness(step, 2 * step) == pytest.approx(0.25)
+    step[:, :, 2:] = 10  # one of three differences along one axis: 100 / 3
+    assert sharpness(step, 2 * step) == pytest.approx((1 + 100 / 3) / (1 + 400 / 3))
+    sky = np.full((1, 8, 8, 3), 200, np.uint8)
+    speck = sky.copy()
+    speck[0, 4, 4] = 201
+    assert sharpness(speck, sky) == pytest.approx(1, abs=0.1)
+
+
+def test_a_world_with_a_camera_is_judged_by_it(tmp_path, monkeypatch):
+    info = DatasetInfo("Land-v0", space_to_json(SPACE), (48, 64, 3), 20.0)
+    store = EpisodeStore.create(tmp_path / "data", info)
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        camera = np.zeros((60, 2), np.float32)
+        camera[:30, 1] = 4  # a camera in motion, then at rest
+        rest = {name: np.zeros(60, np.int64) for name in SPACE.spaces if name != "camera"}
+        frames = rng.integers(0, 256, (61, 48, 64, 3)).astype(np.uint8)
+        none = np.zeros(60, bool)
+        actions = {**rest, "camera": camera}
+        store.add(Episode(frames, actions, np.zeros(60, np.float32), none, none, seed=seed))
+    build_tiny_world(SPACE, env_id="Land-v0").save(tmp_path / "world")
+    monkeypatch.setattr(run, "train_inverse_dynamics", functools.partial(train_inverse_dynamics, steps=1))
+    clips = BATCH + 8
+    config = run.EvaluateConfig(
+        str(tmp_path / "world"), tmp_path / "data", tmp_path / "report", ("open-loop",), clips=clips, horizon=8
+    )
+    card = run.evaluate(config)
+    moving = card["camera_in_motion"]
+    cuts = choose_cuts(store, clips, 4 + 8, seed=11)
+    assert moving["clips"] == sum(cut.begin + 4 - 1 + 3 <= 30 for cut in cuts)  # three steps of motion in the dream
+    assert moving["open_loop"]["8"]["psnr"]["dream"]["n"] == moving["clips"] < clips
+    assert "sharpness" in card["open_loop"]["8"]
+    assert set(card["camera"]) == {"left", "right", "up", "down"}
+    assert "## Open loop, camera in motion" in (tmp_path / "report" / "card.md").read_text()

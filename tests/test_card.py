@@ -101,6 +101,7 @@ def test_what_was_not_measured_has_no_section():
             page = render_card({name: value for name, value in card.items() if name != key})
             assert page.count("\n## ") == whole.count("\n## ") - 1, key
     assert "Actions read off" not in render_card(card | {"inverse_dynamics": None})
+    assert "## Camera" not in render_card(card | {"camera": {"left": {"turns": 0}}})
 
 
 def test_a_notice_stands_at_the_head():

@@ -254,6 +254,13 @@ def test_recordings_that_the_world_was_trained_on_are_refused(recording, pong_wo
         check_held_out(pong_world, recording, 20)
 
 
+def test_recordings_of_seeds_that_the_world_was_trained_on_are_refused(recording, pong_world):
+    seed = recording.meta(1)["seed"]
+    pong_world.config.trained_on["recordings"]["seeds"] = [seed + 1000, seed]
+    with pytest.raises(ValueError, match=rf"seeds of 1 of the 2 episodes .*the first is 1, seed {seed}\)"):
+        check_held_out(pong_world, recording, 20)
+
+
 def test_too_few_or_too_short_recordings_are_explained(recording, pong_world, tmp_path):
     with pytest.raises(ValueError, match=r"0 of the 2 episodes .* have the 99 steps .* longest has 75"):
         check_held_out(pong_world, recording, 100)

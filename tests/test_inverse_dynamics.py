@@ -11,6 +11,7 @@ from neuralsim.evaluation.inverse_dynamics import (
     ActionReader,
     action_classes,
     class_counts,
+    idle_classes,
     macro_f1,
     part_names,
     pressed_f1,
@@ -121,6 +122,19 @@ def test_every_part_of_an_action_has_its_classes():
     assert part_names(codec) == ["camera.0", "camera.1", "jump", "keys.0", "keys.1"]
     assert part_names(ActionCodec(spaces.Discrete(4))) == [""]
     assert part_names(ActionCodec(spaces.Tuple([spaces.Discrete(4), spaces.Discrete(2)]))) == ["0", "1"]
+
+
+def test_what_is_idle():
+    parts = {"camera": spaces.Box(-5.0, 5.0, (2,)), "craft": spaces.Discrete(5), "keys": spaces.MultiBinary(2)}
+    assert idle_classes(ActionCodec(spaces.Dict(parts))) == [1, 1, 0, 0, 0]
+
+
+def test_a_choice_that_is_never_made_is_left_out(model):
+    codec = ActionCodec(spaces.MultiDiscrete([5, 5]))
+    reader = ActionReader(model, codec, unseen=[0])
+    real = np.array([[0, 2], [0, 0]])
+    reader.real, reader.said = [real], {"dream": [real], "real": [real]}
+    assert reader.figures()["parts"] == {"1": {"dream": 1.0, "real": 1.0, "times": 1}}
 
 
 def test_f1_of_a_button_by_hand():

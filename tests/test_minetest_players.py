@@ -123,11 +123,37 @@ def test_the_mix_does_everything():
     assert (spread < 6).all()
 
 
-def test_without_a_button_for_it_nothing_is_placed():
+@pytest.mark.parametrize(
+    ("space", "task", "does"),
+    [
+        (human_action_space(), "explore", {"fell_some", "dig", "place"}),
+        (v0_action_space(), "explore", {"fell_some", "dig"}),
+        (v0_action_space(), "treechop", {"fell_some", "dig"}),
+        (human_action_space(), "treechop", {"fell_some", "dig"}),
+        (human_action_space(), "navigate", {"dig"}),  # the target is the goal, no tree
+    ],
+)
+def test_what_the_mix_does_where(space, task, does, monkeypatch):
+    player, done = MinetestMix(space, task), set()
+    for name in ("fell_some", "dig", "place"):
+        way = getattr(MinetestMix, name)
+        monkeypatch.setattr(MinetestMix, name, lambda self, *a, way=way, name=name: done.add(name) or way(self, *a))
+    for seed in range(30):
+        play(player, Land((8.0, 11.0, 5.0)), 300, seed)
+    assert done == does
+
+
+def test_trees_are_felled_with_the_axe():
+    player = MinetestMix(human_action_space(), "explore")
+    player.reset(0)
+    player.info = Land((8.0, 11.0, 5.0)).info()
+    assert next(player.fell_some())["hotbar.3"] == 1
+
+
+def test_a_behaviour_that_ends_at_once_is_a_rest():
     player = MinetestMix(v0_action_space())
-    assert "use" not in player.buttons
-    for seed in range(10):
-        play(player, Land(), 200, seed)
+    player.choose = lambda: iter(())
+    assert player.act(FRAME, Land().info()) == player.press() | {"camera": pytest.approx(np.zeros(2))}
 
 
 def test_who_is_in_water_swims():

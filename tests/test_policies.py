@@ -69,6 +69,11 @@ def test_every_name_is_known_and_refusals_explain():
     for name in ("scripted", "pong-mix", "pong-idle"):
         with pytest.raises(ValueError, match="only Atari Pong"):
             make_policy(name, env)
+    for name in ("tree-feller", "minetest-mix"):
+        with pytest.raises(ValueError, match=r"plays only Minetest.*, and this is"):
+            make_policy(name, env)
+        with pytest.raises(ValueError, match="takes no argument"):
+            make_policy(f"{name}=3", env)
     with pytest.raises(ValueError, match=r"sb3=PATH\.zip"):
         make_policy("sb3", env)
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -42,9 +42,10 @@ class MinetestEnv(gym.Env):
 
     **info**: ``position`` and ``velocity`` ``(3,)`` float64 in nodes (and nodes per second), the second is up; ``yaw``
     (0 looks along +z, 90 along +x) and ``pitch`` (down is positive) in degrees: all four as drawn in this very frame.
-    ``inventory``, item -> count; ``world_seed``, read back from the world; ``target`` ``(3,)``, the goal or the
-    nearest tree log, where there is one; ``blocks_dug``; ``behind_seconds``, the game time that the server lacks (0 but
-    on an overloaded machine). ``labels`` has position, yaw and pitch as numbers, for recordings.
+    ``inventory``, item -> count; ``world_seed``, read back from the world; ``target`` ``(3,)``, the goal of
+    "navigate", or the nearest tree log of "treechop" and "explore", where there is one; ``blocks_dug``;
+    ``behind_seconds``, the game time that the server lacks (0 but on an overloaded machine). ``labels`` has position,
+    yaw and pitch as numbers, for recordings.
 
     **Time**: action t shows in observation t+1, and in no earlier one. A reward is paid with the frame after the one
     in which the block vanishes, as the server hears of it a packet later.

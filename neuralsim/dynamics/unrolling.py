@@ -94,7 +94,7 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
     # Both terms share the scale of the flow term. In a nearly deterministic world the bootstrap term is
     # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
-    # itmodel.
+    # itself.
     loss = model.scale(flow_loss)
     if shortcuts:
         loss = loss + bootstrap_loss * (loss / flow_loss.clamp(min=1e-12)).detach()

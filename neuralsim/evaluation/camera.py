@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from neuralsim.actions import ActionCodec
 from neuralsim.evaluation.held_out import Clips
-from neuralsim.evaluation.intervals import share
+from neuralsim.evaluation.intervals import ratio
 
 TURNING = 4
 """Steps over which a turn is looked at."""
@@ -24,7 +24,8 @@ STILL = 0.25
 WITHIN = 0.25
 """Part of the real movement by which the dreamed one may differ."""
 EARLY = 16
-"""A clip is one of a camera in motion if it turns by :data:`TURN`'s least within so many steps of the dream."""
+"""A clip is one of a camera in motion if it looks :data:`TURN`'s least away from where it began within so many steps of
+the dream."""
 SEEN_ROWS = 0.75
 """Upper part of a picture that is looked at: below it are hotbar and hand, which stay where they are."""
 DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
@@ -80,15 +81,16 @@ class CameraReader:
         if not has_camera(codec.space):
             raise ValueError(f"no camera is turned by the actions {codec.space}")
         self.codec = codec
-        self.moves: dict[str, list[tuple[float, float]]] = {name: [] for name in DIRECTIONS}
+        self.moves: dict[str, list[tuple[int, float, float]]] = {name: [] for name in DIRECTIONS}
         self.in_motion: list[bool] = []
 
     def see(self, dreamed: np.ndarray, clips: Clips) -> None:
         """Takes in films of a batch of clips; the last real frame is the first of each."""
         first = clips.context - 1
         film = dreamed.shape[1]
+        seen = len(self.in_motion)
         camera = np.asarray(self.codec.decode(clips.actions[:, first : first + film])["camera"], np.float64)
-        self.in_motion += list(np.abs(camera[:, :EARLY]).sum((1, 2)) >= TURN[0])
+        self.in_motion += list(np.abs(camera[:, :EARLY].cumsum(1)).max((1, 2), initial=0) >= TURN[0])
         real = clips.frames[:, first : first + film + 1]
         dream = np.concatenate([real[:, :1], dreamed], axis=1)
         rows = slice(round(SEEN_ROWS * real.shape[2]))
@@ -103,7 +105,7 @@ class CameraReader:
                     picture_shift(x[chosen, begin][:, rows], x[chosen, begin + TURNING][:, rows])[:, axis]
                     for x in (real, dream)
                 ]
-                self.moves[name] += list(zip(*shifts, strict=True))
+                self.moves[name] += list(zip(seen + chosen, *shifts, strict=True))
 
     def moving(self) -> np.ndarray:
         """Which of the clips seen are of a camera in motion, ``(clips,)`` bool."""
@@ -114,16 +116,20 @@ class CameraReader:
 
         Returns:
             By direction ``turns``, how many there were that move the real picture at least :data:`LEAST_FLOW` pixels
-            against the turn; and of these the share with 95 % intervals in which the dreamed picture moves the same
-            way (``same_way``), and by the same amount within :data:`WITHIN` (``as_far``).
+            against the turn; and of these the share in which the dreamed picture moves the same way (``same_way``), and
+            by the same amount within :data:`WITHIN` (``as_far``), with 95 % bootstrap intervals over clips.
         """
         told: dict[str, Any] = {}
         for name, (_, sign) in DIRECTIONS.items():
-            real, dream = np.array(self.moves[name] or np.zeros((0, 2))).T
+            clips, real, dream = np.array(self.moves[name] or np.zeros((0, 3))).T
             seen = -sign * real >= LEAST_FLOW
-            told[name] = {
-                "turns": int(seen.sum()),
-                "same_way": share((dream * real > 0) & (np.abs(dream) >= STILL), seen),
-                "as_far": share(np.abs(dream - real) <= WITHIN * np.abs(real), seen),
+            per_clip = np.eye(len(self.in_motion))[clips[seen].astype(int)].T  # (clips, turns)
+            hits = {
+                "same_way": (dream * real > 0) & (np.abs(dream) >= STILL),
+                "as_far": np.abs(dream - real) <= WITHIN * np.abs(real),
+            }
+            turns = int(seen.sum())
+            told[name] = {"turns": turns} | {
+                figure: {**ratio(per_clip @ hit[seen], per_clip.sum(1)), "n": turns} for figure, hit in hits.items()
             }
         return told

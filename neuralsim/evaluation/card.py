@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from neuralsim.evaluation.camera import EARLY, TURN, TURNING, WITHIN
+from neuralsim.evaluation.camera import EARLY, LEAST_FLOW, TURN, TURNING, WITHIN
 from neuralsim.evaluation.card_played import closed_loop, counterfactuals, games, long_dreams, ranking
 from neuralsim.evaluation.figures import fixed, interval, missing, percent, table
-from neuralsim.evaluation.open_loop import SOURCES
+from neuralsim.evaluation.open_loop import FILM, SOURCES
 
 METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3), "sharpness": ("sharpness", 2)}
 """Measures of frames: what the card calls them, and with how many digits."""
@@ -168,10 +168,16 @@ def _parts_read(parts: dict[str, dict[str, float]]) -> list[str]:
     if not parts:
         return []
     rows = [[name, f"{row['times']:,}", fixed(row["dream"], 3), fixed(row["real"], 3)] for name, row in parts.items()]
-    return ["F1 by part of an action:", "", *table(["part", "times", "on dreamed frames", "on real ones"], rows)]
+    return [
+        "By part of an action; for a button F1 of its being pressed, for others macro F1:",
+        "",
+        *table(["part", "times not idle", "on dreamed frames", "on real ones"], rows),
+    ]
 
 
 def _camera(card: dict[str, Any]) -> list[str]:
+    if not any(row["turns"] for row in card["camera"].values()):
+        return []
     rows = [
         [name, str(row["turns"]), interval(row["same_way"], 2), interval(row["as_far"], 2)]
         for name, row in card["camera"].items()
@@ -180,8 +186,9 @@ def _camera(card: dict[str, Any]) -> list[str]:
     return [
         "## Camera",
         "",
-        f"Recorded turns by {least:g} to {most:g} degrees within {TURNING} steps: how the picture moves meanwhile, "
-        f"dreamed and really (phase correlation); as far means within {percent(WITHIN)} of the real movement.",
+        f"Recorded turns by {least:g} to {most:g} degrees within {TURNING} of the first {FILM} steps: how the picture "
+        f"moves meanwhile, dreamed and really (phase correlation, where the real one moves by {LEAST_FLOW:g} pixels or "
+        f"more); as far means within {percent(WITHIN)} of the real movement.",
         "",
         *table(["turn", "turns", "the same way", "as far"], rows),
     ]
@@ -200,8 +207,8 @@ def _camera_in_motion(card: dict[str, Any]) -> list[str]:
     return [
         "## Open loop, camera in motion",
         "",
-        f"The {figures['clips']} of those clips in which the camera turns by {TURN[0]:g} degrees or more within "
-        f"{EARLY} steps.",
+        f"The {figures['clips']} of those clips in which the camera looks {TURN[0]:g} degrees or more away from where "
+        f"it began within {EARLY} steps.",
         "",
         *table(["horizon", *horizons], rows),
     ]

@@ -124,7 +124,7 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
 
     Raises:
         ValueError: If they are of another game, frame size or action space, too few, too short for clips of ``length``
-            frames, or among those that the world was trained on.
+            frames, among those that the world was trained on, or of their seeds (which decide Minetest's land).
     """
     check_same_game(world, store)
     longest = max((store.length(i) for i in store.ids), default=0)
@@ -141,4 +141,11 @@ def check_held_out(world: World, store: EpisodeStore, length: int) -> None:
         raise ValueError(
             f"the world was trained on {len(common)} of the {len(store)} episodes in {store.path} (the first is "
             f"{common[0]}): evaluate on recordings of other seeds"
+        )
+    seeds = set(world.config.trained_on.get("recordings", {}).get("seeds", ()))
+    if same := [i for i in store.ids if store.meta(i)["seed"] in seeds]:
+        raise ValueError(
+            f"the world was trained on recordings with the seeds of {len(same)} of the {len(store)} episodes in "
+            f"{store.path} (the first is {same[0]}, seed {store.meta(same[0])['seed']}): evaluate on recordings of "
+            "other seeds"
         )

@@ -26,9 +26,10 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def sharpness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Gradient energy of frames over that of real ones ``b``, ``(N,)``: 1 is as sharp, less is blurred.
 
-    The energy is the mean squared difference of neighbouring pixels, of uint8 frames ``(N, H, W, 3)``.
+    The energy is the mean squared difference of neighbouring pixels, of uint8 frames ``(N, H, W, 3)``; 1 is added to
+    both, so that a frame of hardly anything (the sky) is as sharp as another.
     """
-    return _gradient_energy(a) / np.maximum(_gradient_energy(b), 1e-6)
+    return (1 + _gradient_energy(a)) / (1 + _gradient_energy(b))
 
 
 def _gradient_energy(frames: np.ndarray) -> np.ndarray:

@@ -53,6 +53,14 @@ def class_counts(codec: ActionCodec) -> list[int]:
     return counts
 
 
+def idle_classes(codec: ActionCodec) -> list[int]:
+    """The class of each part that means nothing is done: the first choice, or about the middle of a range."""
+    idle: list[int] = []
+    for _, size, kind in codec.blocks():
+        idle += [0] if kind == "choice" else [0 if kind == "binary" else 1] * size
+    return idle
+
+
 def part_names(codec: ActionCodec) -> list[str]:
     """What each part is called: the keys that lead to it, and its number where there are several; "" for a lone one."""
     if not codec.parts:
@@ -206,10 +214,10 @@ class ActionReader:
             ``f1_dream`` and ``f1_real``: macro F1 of the actions read, mean over the parts of an action, on dreamed
             and on real frames of the same clips; ``f1_ratio``; ``actions``: how many. ``parts``, where an action has
             several: by name ``dream`` and ``real``, for a button the F1 of its being pressed, else macro F1, and
-            ``times``, how often it was pressed, or not in the middle; parts that never were are left out.
-            ``distance``: Frechet distance
-            of the features of windows to those of real ones, for dreamed and standing (``copy``) films, and for
-            the clips' own ``past`` (also real: the noise floor). Not FVD: its encoder was trained here.
+            ``times``, how often it was not idle (a button up, the first choice, about the middle of a range); parts
+            that always were are left out. ``distance``: Frechet distance of the features of windows to those of real
+            ones, for dreamed and standing (``copy``) films, and for the clips' own ``past`` (also real: the noise
+            floor). Not FVD: its encoder was trained here.
         """
         if not self.real:
             return {"actions": 0}
@@ -233,9 +241,10 @@ class ActionReader:
 
     def _parts(self, said: dict[str, np.ndarray], real: np.ndarray) -> dict[str, dict[str, float]]:
         parts = {}
-        for n, (name, count) in enumerate(zip(part_names(self.codec), class_counts(self.codec), strict=True)):
-            score, middle = (pressed_f1, 0) if count == 2 else (macro_f1, 1)
-            if times := int((real[:, n] != middle).sum()):
+        counts, idle = class_counts(self.codec), idle_classes(self.codec)
+        for n, name in enumerate(part_names(self.codec)):
+            if times := int((real[:, n] != idle[n]).sum()):
+                score = pressed_f1 if counts[n] == 2 else macro_f1
                 parts[name] = {source: score(rows[:, n], real[:, n]) for source, rows in said.items()}
                 parts[name]["times"] = times
         return parts

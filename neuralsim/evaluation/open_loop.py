@@ -27,6 +27,9 @@ WRONG_ACTIONS = ("shuffled", "random", "noop")
 SOURCES = ("dream", *WRONG_ACTIONS, "copy", "tokenizer")
 """What is compared with reality: those, the dream, copying the last frame, and the tokenizer's ceiling."""
 
+FILM = 32
+"""At most so many frames of a dream are judged as a film."""
+
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Frames ``(N, H, W, 3)`` and real ones to numbers ``(N,)``."""
 

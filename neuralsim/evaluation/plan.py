@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from neuralsim.agents.agent import ages, find_agent
-from neuralsim.agents.policies import make_policy
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.evaluation.cost import LANES, SAMPLING_STEPS
 from neuralsim.evaluation.counterfactuals import can_branch
@@ -23,7 +22,7 @@ from neuralsim.evaluation.held_out import batches, check_held_out
 from neuralsim.evaluation.image_quality import SMALLEST_LPIPS, Lpips, psnr, sharpness, ssim
 from neuralsim.evaluation.inverse_dynamics import AFTER, BEFORE, READER_STEPS
 from neuralsim.evaluation.open_loop import Metric
-from neuralsim.evaluation.playing import real_game
+from neuralsim.evaluation.playing import make_players, real_game
 from neuralsim.evaluation.probes import Probes, find_probes
 from neuralsim.evaluation.ranking import PONG_POLICIES, check_policies, learned_here
 from neuralsim.evaluation.returns import SPANS
@@ -61,9 +60,9 @@ class EvaluateConfig:
     """Measures a world on held-out recordings and against the real environment, and writes its card.
 
     Open loop (recorded actions, dream against reality by horizon, beside dreams with wrong actions, copying the last
-    frame and the tokenizer's ceiling), controllability, actions read off dreamed frames, rewards and ends on real
-    transitions, returns, closed loop (a player in the dream and in the real game), the order of policies, the order of
-    possible futures, long dreams and cost. What could not be measured is named in the card.
+    frame and the tokenizer's ceiling), controllability, actions read off dreamed frames, how far a camera turns,
+    rewards and ends on real transitions, returns, closed loop (a player in the dream and in the real game), the order
+    of policies, the order of possible futures, long dreams and cost. What could not be measured is named in the card.
     """
 
     world: Annotated[str, tyro.conf.Positional]
@@ -227,7 +226,7 @@ class Plan:
                 raise  # somebody asked for it
             self._leave_out(f"the real environment cannot be made ({error})", *PLAYED)
             return
-        make_policy(self.player, env).close()
+        make_players(self.world, [self.player])[0].close()
         if not can_branch(env):
             self._leave_out("the real environment cannot be set back", "counterfactuals")
         env.close()

@@ -146,9 +146,20 @@ def real_play(
 
 
 def make_players(world: World, names: Iterable[str]) -> list[Policy]:
-    """Players of the world's real environment, as :func:`~neuralsim.agents.policies.make_policy` reads their names."""
+    """Players of the world's real environment, as :func:`~neuralsim.agents.policies.make_policy` reads their names.
+
+    Raises:
+        ValueError: If one does not fit that environment, or must be told what no dream tells.
+    """
     with contextlib.closing(real_game(world)) as env:
-        return [make_policy(name, env) for name in names]
+        players = [make_policy(name, env) for name in names]
+    for player in players:
+        if player.needs_info:
+            raise ValueError(
+                f"policy {player.name!r} must be told what only the real game knows, and cannot play in a dream; "
+                "choose one that sees frames alone"
+            )
+    return players
 
 
 def real_game(world: World) -> gym.Env:

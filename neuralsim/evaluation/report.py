@@ -319,7 +319,7 @@ LINES = {
 }
 """What is compared with reality: its name and its pen."""
 METRICS = {"psnr": ("PSNR in dB", "Higher"), "ssim": ("SSIM", "Higher"), "lpips": ("LPIPS", "Lower"),
-           "sharpness": ("Gradient energy over the real frames'", "Nearer 1")}  # fmt: skip
+           "sharpness": ("Sharpness (1: as the real frames)", "Nearer 1")}  # fmt: skip
 """Measures of frames: their names, and what is better. Everything else by source is a thing on the frames."""
 DEAF = "a dream that does not listen"
 """The baseline of figures about actions."""

@@ -29,7 +29,7 @@ from neuralsim.evaluation.games import GamesPlayed, compare_games
 from neuralsim.evaluation.held_out import Clips, choose_cuts, read_clips
 from neuralsim.evaluation.inverse_dynamics import ActionReader, train_inverse_dynamics
 from neuralsim.evaluation.long_dreams import LongPlay, alien_limit, compare_long
-from neuralsim.evaluation.open_loop import OpenLoop, by_horizon, dream_clips, open_loop
+from neuralsim.evaluation.open_loop import FILM, OpenLoop, by_horizon, dream_clips, open_loop
 from neuralsim.evaluation.page import Film, Picture
 from neuralsim.evaluation.plan import LONG, RETURN_CLIPS, EvaluateConfig, Plan
 from neuralsim.evaluation.playing import Play, dream_play, make_players, real_play
@@ -45,8 +45,6 @@ from neuralsim.world_files import CARD, CARD_TEXT
 
 __all__ = ["EvaluateConfig", "evaluate"]
 
-FILM = 32
-"""Frames of a dream that are judged as a film."""
 UNFINISHED = "unfinished.json"
 """What has been measured so far, in the folder of the report."""
 LONGEST = ("games", "ranking", "open-loop", "long-dreams")

@@ -35,17 +35,22 @@ def split_episodes(store: EpisodeStore, held_out: Path | None) -> tuple[list[int
 
 
 def check_apart(store: EpisodeStore, other: EpisodeStore) -> None:
-    """Sees to it that two recordings of a game share no seed; seeds below 0 are unknown ones.
+    """Sees to it that two recordings of a game share no episode and no seed; seeds below 0 are unknown ones.
 
     Raises:
         ValueError: If they do.
     """
+    hashes, others = ({s.short_hash(i) for i in s.ids} for s in (store, other))
+    if both := hashes & others:
+        raise ValueError(
+            f"{other.path} is no held-out recording: {len(both)} of its episodes are in {store.path} as well"
+        )
     if store.info.env_id != other.info.env_id:
         return
-    seeds, others = ({s.meta(i)["seed"] for i in s.ids} for s in (store, other))
-    if both := sorted(seed for seed in seeds & others if seed >= 0):
-        few = ", ".join(map(str, both[:_SHOWN])) + (", ..." if len(both) > _SHOWN else "")
+    seeds, other_seeds = ({s.meta(i)["seed"] for i in s.ids} for s in (store, other))
+    if shared := sorted(seed for seed in seeds & other_seeds if seed >= 0):
+        few = ", ".join(map(str, shared[:_SHOWN])) + (", ..." if len(shared) > _SHOWN else "")
         raise ValueError(
-            f"{other.path} is no held-out recording: {len(both)} of its seeds ({few}) are in {store.path} as well; "
+            f"{other.path} is no held-out recording: {len(shared)} of its seeds ({few}) are in {store.path} as well; "
             "record it with another --seed, far from the first"
         )

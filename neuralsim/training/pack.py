@@ -223,6 +223,7 @@ def _provenance(
             "steps": store.total_steps,
             "command": store.info.command,
             "content": [store.short_hash(i) for i in store.ids],  # evaluation refuses recordings trained on
+            "seeds": sorted({seed for i in store.ids if (seed := store.meta(i)["seed"]) >= 0}),
         },
         "dynamics": {key: description.get(key) for key in HOW_TRAINED},
     }

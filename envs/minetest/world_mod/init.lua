@@ -201,7 +201,7 @@ local function look_after(player)
 		if math.sqrt((pos.x - goal.x) ^ 2 + (pos.z - goal.z) ^ 2) <= REACHED then
 			state.reward, state.done = 100, true
 		end
-	elseif TASK == "treechop" and state.ready and (state.dug ~= dug_then or steps % 20 == 0) then
+	elseif (TASK == "treechop" or TASK == "explore") and state.ready and (state.dug ~= dug_then or steps % 20 == 0) then
 		dug_then, tree = state.dug, nearest_tree(pos)
 	end
 	local target = goal or tree

@@ -2,8 +2,9 @@
 
     python neuralsim/worlds/pong/recipe.py [folder]
 
-Recordings, runs and the new world land in the folder (default: the current one). Each command resumes where it was
-interrupted. On two CPU cores without bfloat16 it takes about seven hours, most of them for the dynamics.
+Recordings, runs and the new world land in the folder (default: the current one). Called again it goes on where it was
+interrupted; what is done stands in recipe_done.txt. On two CPU cores it takes some eight hours, most of them for the
+dynamics.
 
 The dynamics was trained in several goes, as more was learned (docs/experiments.md). Up to the world that is packed as
 "third" the bundled weights come from these commands with changes of course; the runs after it are as they stand
@@ -101,7 +102,7 @@ def commands(home: Path) -> list[list[str]]:
         [*last, "--preset", "pong", "--init-from", fourth, "--out", foresee, "--foresight.weight", "1",
          "--loop.steps", "787", "--loop.warmup-steps", "50", "--loop.learning-rate", "8e-4",
          "--loop.decay-fraction", "0", "--loop.ema", "0.993", "--loop.seed", "11"],
-        # Recordings that no weights have seen yet.
+        # As many recordings again, which no weights have seen yet, beside the old ones.
         ["record", *GAME, "--policy", "pong-mix:0.8", "pong-idle:0.2", "--steps", "3000000", "--seed", "1000",
          "--workers", "2", "--out", more_data],
         [*last, "--preset", "pong", "--init-from", foresee, "--out", fresh, "--foresight.weight", "1",
@@ -123,7 +124,17 @@ def mix(turns: float = 0.0, comebacks: float = 0.0) -> list[str]:
 
 
 if __name__ == "__main__":
-    for words in commands(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
-        print("$ neuralsim", " ".join(words), flush=True)
+    home = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    # Recordings grow after runs have learned from them, and a run that is done would not know them again.
+    noted = home / "recipe_done.txt"
+    done = noted.read_text().splitlines() if noted.exists() else []
+    for words in commands(home):
+        line = " ".join(words)
+        if line in done:
+            continue
+        print("$ neuralsim", line, flush=True)
         if status := main(words):
             sys.exit(status)
+        home.mkdir(parents=True, exist_ok=True)
+        with noted.open("a") as file:
+            file.write(line + "\n")
