@@ -26,6 +26,7 @@ from neuralsim.devices import choose_device, choose_dream_dtype, choose_dtype
 from neuralsim.dynamics import Dynamics, build_dynamics
 from neuralsim.dynamics.shortcut import check_power_of_two
 from neuralsim.heads import Heads, HeadsConfig
+from neuralsim.json_parts import dump_parts
 from neuralsim.noise import lane_noise
 from neuralsim.starts import Start, load_starts, save_starts
 from neuralsim.tokenizers import Tokenizer, build_tokenizer
@@ -366,7 +367,7 @@ class World:
             if self.starts:
                 save_starts(fresh / STARTS, self.starts)
             if self.card is not None:
-                (fresh / CARD).write_text(json.dumps(self.card, indent=1) + "\n", encoding="utf-8")
+                (fresh / CARD).write_text(dump_parts(self.card), encoding="utf-8")
             if self.card_text is not None:
                 (fresh / CARD_TEXT).write_text(self.card_text, encoding="utf-8")
             (fresh / CONFIG).write_text(self.config.to_json(), encoding="utf-8")

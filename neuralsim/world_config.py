@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuralsim.json_parts import dump_parts
+
 FORMAT = 1
 """Version of the layout of a world folder that this code writes, and the newest that it reads."""
 
@@ -104,7 +106,7 @@ class WorldConfig:
             ValueError: If a field holds something that JSON cannot.
         """
         try:
-            return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+            return dump_parts(dataclasses.asdict(self))
         except TypeError as error:
             raise ValueError(f"the config of the world {self.name!r} is not JSON: {error}") from error
 

@@ -39,6 +39,7 @@ from neuralsim.evaluation.returns import return_error
 from neuralsim.evaluation.side_by_side import Measure, side_by_side
 from neuralsim.evaluation.tokenizer import tokenizer_fidelity
 from neuralsim.evaluation.trust import calibrate
+from neuralsim.json_parts import dump_parts
 from neuralsim.pictures import beside, enlarge, strip, write_picture
 from neuralsim.world import World
 from neuralsim.world_files import CARD, CARD_TEXT
@@ -275,13 +276,9 @@ MEASURES: dict[str, Measure] = {
 
 
 def write_card(folder: Path, card: dict[str, Any], text: str) -> None:
-    """Writes ``card.json`` and ``card.md``, each in one move; what could not be measured (NaN) is null.
-
-    A part is a line: indented all the way, a card would take as much room as a world's starts.
-    """
+    """Writes ``card.json`` and ``card.md``, each in one move; what could not be measured (NaN) is null."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f" {json.dumps(part)}: {json.dumps(_without_nan(told), allow_nan=False)}" for part, told in card.items()]
-    write_atomically(folder / CARD, "{\n" + ",\n".join(lines) + "\n}\n")
+    write_atomically(folder / CARD, dump_parts(_without_nan(card)))
     write_atomically(folder / CARD_TEXT, text)
 
 

@@ -92,6 +92,8 @@ def pack(config: PackConfig) -> World:
             raise ValueError(f"the dynamics in {run} sees other latents or another past: it cannot be blended")
         blended.append((other.dynamics, share))
         shares_told[run] = {"share": share, **{key: told.get(key) for key in HOW_TRAINED}, **read_spent(Path(run))}
+        if told.get("init_from") in history(description):
+            del shares_told[run]["init_from"]  # told already
     blend(model.dynamics, blended)
     if config.heads is not None:
         model.heads, sees, heads_told = load_heads(config.heads)
@@ -136,6 +138,14 @@ def what_it_sees(description: dict[str, Any]) -> tuple[Any, ...]:
     config = description["dynamics"]["config"]
     past = (config.get(key) for key in ("history", "past_actions", "max_steps"))
     return (description["tokenizer"], description["dynamics"]["type"], *past)
+
+
+def history(description: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a run began from, the last first, each with those before it."""
+    runs = []
+    while description := description.get("init_from") or {}:
+        runs.append(description)
+    return runs
 
 
 def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
