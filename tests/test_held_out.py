@@ -7,11 +7,12 @@ from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore
 from neuralsim.training.held_out import split_episodes
 
 
-def record(folder, seeds, env_id="Land-v0"):
+def record(folder, seeds, env_id="Land-v0", colour=0):
     store = EpisodeStore.create(folder, DatasetInfo(env_id, space_to_json(spaces.Discrete(2)), (8, 8, 3), 20.0))
     none = np.zeros(3, bool)
     for seed in seeds:
-        frames, actions, rewards = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(3, np.int64), np.zeros(3, np.float32)
+        frames = np.full((4, 8, 8, 3), colour, np.uint8)
+        actions, rewards = np.zeros(3, np.int64), np.zeros(3, np.float32)
         store.add(Episode(frames, actions, rewards, none, none, seed=seed))
     return store
 
@@ -28,10 +29,12 @@ def test_a_twentieth_is_held_out(tmp_path):
 
 def test_training_and_held_out_seeds_are_kept_apart(tmp_path):
     store = record(tmp_path / "data", [*range(10), -1])
-    training, other, held = split_episodes(store, record(tmp_path / "far", [900, 901, -1]).path)
+    training, other, held = split_episodes(store, record(tmp_path / "far", [900, 901, -1], colour=1).path)
     assert (len(training), other.path, held) == (11, tmp_path / "far", [0, 1, 2])
-    split_episodes(store, record(tmp_path / "elsewhere", [3], "Other-v0").path)
+    split_episodes(store, record(tmp_path / "elsewhere", [3], "Other-v0", colour=2).path)
     with pytest.raises(ValueError, match=r"near is no held-out recording: 7 of its seeds \(3, 4, 5, 6, 7, \.\.\.\)"):
-        split_episodes(store, record(tmp_path / "near", range(3, 20)).path)
+        split_episodes(store, record(tmp_path / "near", range(3, 20), colour=1).path)
     with pytest.raises(ValueError, match=r"1 of its seeds \(9\)"):
-        split_episodes(store, record(tmp_path / "one", [9, 50]).path)
+        split_episodes(store, record(tmp_path / "one", [9, 50], colour=1).path)
+    with pytest.raises(ValueError, match=r"same is no held-out recording: 1 of its episodes"):
+        split_episodes(store, record(tmp_path / "same", [-1]).path)
