@@ -26,7 +26,7 @@ from neuralsim.envs.dream_vector import DreamVectorEnv
 from neuralsim.envs.real import make_real, read_env_kwargs
 from neuralsim.envs.shared_worlds import shared_world
 from neuralsim.evaluation.intervals import mean
-from neuralsim.evaluation.playing import real_game
+from neuralsim.evaluation.playing import make_players
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.world_files import CONFIG
 from neuralsim.world_state import seed_tensor
@@ -154,13 +154,15 @@ class PolicyLanes:
     """Policies by name, one per lane."""
 
     def __init__(self, name: str, env_id: str, lanes: int, env_kwargs: dict[str, Any]) -> None:
-        # Policies are made for real games, and play in dreams what they would play there.
-        real = real_game(shared_world(env_id)) if is_dream(env_id) else make_real(env_id, env_kwargs)
-        with contextlib.closing(real) as env:
-            self.policies: list[Policy] = [make_policy(name, env) for _ in range(lanes)]
-            self.codec = ActionCodec(env.action_space)
-        if self.policies[0].needs_info and is_dream(env_id):
-            raise ValueError(f"policy {name!r} must be told what only the real game knows, and cannot play in {env_id}")
+        self.policies: list[Policy]
+        if is_dream(env_id):
+            # Policies are made for real games, and play in dreams what they would play there.
+            world = shared_world(env_id)
+            self.policies, self.codec = make_players(world, [name] * lanes), world.actions
+        else:
+            with contextlib.closing(make_real(env_id, env_kwargs)) as env:
+                self.policies = [make_policy(name, env) for _ in range(lanes)]
+                self.codec = ActionCodec(env.action_space)
         self.infos: list[dict[str, Any]] = [{} for _ in range(lanes)]
 
     def reset(self, lanes: int, seed: int) -> None:

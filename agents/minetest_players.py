@@ -8,6 +8,7 @@ Angles are in degrees (yaw 0 looks along +z, 90 along +x; pitch down is positive
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -95,9 +96,9 @@ class MinetestPlayer(Policy):
         self.walks = bool(action.get("forward", 0))
         return action
 
+    @abstractmethod
     def choose(self) -> Behaviour:
         """What to do next."""
-        raise NotImplementedError
 
     # Ways to act
 

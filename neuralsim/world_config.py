@@ -144,3 +144,11 @@ class WorldConfig:
         if missing:
             raise ValueError(f"lacks the fields {', '.join(missing)}")
         return cls(**values)
+
+
+def history(description: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a run began from, the last first, each with those before it."""
+    runs = []
+    while description := description.get("init_from") or {}:
+        runs.append(description)
+    return runs

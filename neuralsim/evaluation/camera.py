@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,13 @@ class CameraReader:
         for name, (_, sign) in DIRECTIONS.items():
             clips, real, dream = np.array(self.moves[name] or np.zeros((0, 3))).T
             seen = -sign * real >= LEAST_FLOW
-            per_clip = np.eye(len(self.in_motion))[clips[seen].astype(int)].T  # (clips, turns)
+            per_clip = partial(np.bincount, clips[seen].astype(int), minlength=len(self.in_motion))
             hits = {
                 "same_way": (dream * real > 0) & (np.abs(dream) >= STILL),
                 "as_far": np.abs(dream - real) <= WITHIN * np.abs(real),
             }
             turns = int(seen.sum())
             told[name] = {"turns": turns} | {
-                figure: {**ratio(per_clip @ hit[seen], per_clip.sum(1)), "n": turns} for figure, hit in hits.items()
+                figure: {**ratio(per_clip(weights=hit[seen]), per_clip()), "n": turns} for figure, hit in hits.items()
             }
         return told

@@ -9,6 +9,7 @@ from neuralsim.evaluation.camera import EARLY, LEAST_FLOW, TURN, TURNING, WITHIN
 from neuralsim.evaluation.card_played import closed_loop, counterfactuals, games, long_dreams, ranking
 from neuralsim.evaluation.figures import fixed, interval, missing, percent, table
 from neuralsim.evaluation.open_loop import FILM, SOURCES
+from neuralsim.world_config import history
 
 METRICS = {"psnr": ("PSNR in dB,", 1), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3), "sharpness": ("sharpness", 2)}
 """Measures of frames: what the card calls them, and with how many digits."""
@@ -48,9 +49,7 @@ def _origin(card: dict[str, Any]) -> list[str]:
         )
     for part in ("tokenizer", "dynamics", "heads"):
         if "seconds" in trained.get(part, {}):
-            runs = [trained[part]]
-            while initial := runs[-1].get("init_from"):
-                runs.append(initial)
+            runs = [trained[part], *history(trained[part])]
             spent = [f"{run['steps']:,} steps in {run['seconds'] / 60:.0f} minutes" for run in runs if "seconds" in run]
             lines.append(f"- {part.capitalize()}: trained for {', after '.join(spent)}")
     for run, facts in trained.get("dynamics", {}).get("blend", {}).items():
@@ -80,6 +79,18 @@ def _tokenizer(card: dict[str, Any]) -> list[str]:
     ]
 
 
+def _by_source(by_horizon: dict[str, Any], name: str) -> list[list[str]]:
+    """Rows of a metric or a thing, one for each source of frames."""
+    label, digits = METRICS.get(name, (name, 2))
+    return [
+        [
+            f"{label} {LABELS[source]}",
+            *(interval(row[name][source], digits, brief=source != "dream") for row in by_horizon.values()),
+        ]
+        for source in SOURCES
+    ]
+
+
 def _open_loop(card: dict[str, Any]) -> list[str]:
     by_horizon = card["open_loop"]
     horizons = list(by_horizon)
@@ -88,10 +99,7 @@ def _open_loop(card: dict[str, Any]) -> list[str]:
     things = [name for name in first if name not in METRICS and not name.startswith(("false_", "present_"))]
     rows = []
     for name in (*metrics, *things):
-        label, digits = METRICS.get(name, (name, 2))
-        for source in SOURCES:
-            cells = [interval(by_horizon[h][name][source], digits, brief=source != "dream") for h in horizons]
-            rows.append([f"{label} {LABELS[source]}", *cells])
+        rows += _by_source(by_horizon, name)
         if name in things:
             cells = [interval(by_horizon[h][f"false_{name}"], 2, brief=True) for h in horizons]
             rows.append([f"{name} dreamed where there is none", *cells])
@@ -198,12 +206,7 @@ def _camera_in_motion(card: dict[str, Any]) -> list[str]:
     figures = card["camera_in_motion"]
     by_horizon = figures["open_loop"]
     horizons = list(by_horizon)
-    rows = [
-        [f"{METRICS[name][0]} {LABELS[source]}",
-         *(interval(by_horizon[h][name][source], METRICS[name][1], brief=source != "dream") for h in horizons)]
-        for name in METRICS if name in by_horizon[horizons[0]]
-        for source in SOURCES
-    ]  # fmt: skip
+    rows = [row for name in METRICS if name in by_horizon[horizons[0]] for row in _by_source(by_horizon, name)]
     return [
         "## Open loop, camera in motion",
         "",

@@ -154,18 +154,21 @@ def train_inverse_dynamics(
     return model.eval()
 
 
+def class_f1(said: np.ndarray, real: np.ndarray, c: int) -> float:
+    """2 hits / (said + real) of one class; 0 where it is neither."""
+    hits = ((said == c) & (real == c)).sum()
+    return float(2 * hits / max(1, (said == c).sum() + (real == c).sum()))
+
+
 def macro_f1(said: np.ndarray, real: np.ndarray) -> float:
-    """Mean over the classes that occur in ``real`` of 2 hits / (said + real); NaN without any."""
-    scores = [
-        2 * ((said == c) & (real == c)).sum() / max(1, (said == c).sum() + (real == c).sum()) for c in np.unique(real)
-    ]
+    """Mean F1 over the classes that occur in ``real``; NaN without any."""
+    scores = [class_f1(said, real, c) for c in np.unique(real)]
     return float(np.mean(scores)) if scores else float("nan")
 
 
 def pressed_f1(said: np.ndarray, real: np.ndarray) -> float:
     """F1 of class 1, a button that is pressed; NaN if it never is."""
-    hits = ((said == 1) & (real == 1)).sum()
-    return float(2 * hits / ((said == 1).sum() + (real == 1).sum())) if (real == 1).any() else float("nan")
+    return class_f1(said, real, 1) if (real == 1).any() else float("nan")
 
 
 class ActionReader:

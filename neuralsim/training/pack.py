@@ -18,7 +18,7 @@ from neuralsim.evaluation.probes import find_probes, probes_for
 from neuralsim.starts import Start
 from neuralsim.training.parts import HOW_TRAINED, load_heads, load_tokenizer, load_world_model, part_config, read_spent
 from neuralsim.world import World
-from neuralsim.world_config import WorldConfig
+from neuralsim.world_config import WorldConfig, history
 
 MOST_REWARD_VALUES = 16
 """Recordings with no more distinct rewards than this make a world that pays only those."""
@@ -138,14 +138,6 @@ def what_it_sees(description: dict[str, Any]) -> tuple[Any, ...]:
     config = description["dynamics"]["config"]
     past = (config.get(key) for key in ("history", "past_actions", "max_steps"))
     return (description["tokenizer"], description["dynamics"]["type"], *past)
-
-
-def history(description: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs that a run began from, the last first, each with those before it."""
-    runs = []
-    while description := description.get("init_from") or {}:
-        runs.append(description)
-    return runs
 
 
 def read_shares(blend: tuple[str, ...]) -> dict[str, float]:
