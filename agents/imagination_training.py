@@ -142,6 +142,12 @@ class ImaginationTraining(nn.Module):
         """What must not learn."""
         return [self.prior, self.slow_value, *self.world.parts.values()]
 
+    def compile_parts(self) -> None:
+        """Compiles what dreams and what learns; the steps of a dream around it would make one huge graph."""
+        self.world.dynamics.compile_parts()
+        for part in (self.world.heads, self.policy, self.value):
+            part.compile()
+
     def forward(self, batch: Moments) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on a share of what was imagined last; when that is used up, the clips' futures are imagined first."""
         config = self.config

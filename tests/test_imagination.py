@@ -335,6 +335,17 @@ def test_steps_after_the_end_teach_nothing(objective):
         assert torch.allclose(calm, wild, atol=1e-6)
 
 
+def test_what_is_compiled_dreams_and_learns(world, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    training = make_training(world)
+    training.compile_parts()
+    assert {training.policy, training.value, world.heads} < set(compiled)
+    assert any(part in compiled for part in world.dynamics.modules())
+    # The prior and the slow value see one batch each; the tokenizer is not asked at all.
+    assert not {training.prior, training.slow_value, world.tokenizer} & set(compiled)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
