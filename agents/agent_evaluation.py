@@ -22,6 +22,7 @@ from neuralsim.agents.planners.mpc import MPC
 from neuralsim.agents.planners.options import MPCOptions, make_mpc
 from neuralsim.agents.policies import POLICIES, Policy, make_policy
 from neuralsim.data.episodes import write_atomically
+from neuralsim.devices import choose_device, fast_dream_dtype
 from neuralsim.envs.dream_vector import DreamVectorEnv
 from neuralsim.envs.real import make_real, read_env_kwargs
 from neuralsim.envs.shared_worlds import shared_world
@@ -202,9 +203,10 @@ def make_planner(config: AgentEvaluation) -> MPC:
     source = config.world or (config.env if is_dream(config.env) else None)
     if source is None:
         raise ValueError(f"{config.agent} plans in a world: say in which, for example --world Dream-Pong-v0")
-    return make_mpc(
-        shared_world(BUNDLED_WORLDS.get(source, source)), config.mpc, config.agent.partition("=")[2] or None
-    )
+    # A dream is planned for from its own states, in their number format.
+    dtype = "auto" if is_dream(config.env) else fast_dream_dtype("auto", choose_device())
+    world = shared_world(BUNDLED_WORLDS.get(source, source), dtype=dtype)
+    return make_mpc(world, config.mpc, config.agent.partition("=")[2] or None)
 
 
 def is_dream(env_id: str) -> bool:

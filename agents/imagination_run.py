@@ -23,7 +23,7 @@ from neuralsim.agents.learning_curves import keep_curves
 from neuralsim.data.clips import ClipMix, ClipSampler
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.latents import fingerprint, load_latents
-from neuralsim.devices import choose_device, choose_dtype
+from neuralsim.devices import choose_device, fast_dream_dtype
 from neuralsim.evaluation.held_out import check_same_game
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.training.dynamics import mark_courses
@@ -96,9 +96,8 @@ def train_in_imagination(run: ImaginationRun) -> None:
     """
     if run.env in gym.registry and run.env not in BUNDLED_WORLDS:
         raise ValueError(f"{run.env} is no dream: name {' or '.join(BUNDLED_WORLDS)}, or a world's folder")
-    # Dreamed in what the hardware computes fastest in: many dreams teach more than exact ones.
-    dtype = choose_dtype(run.loop.dtype, choose_device(run.loop.device))
-    world = World.load(run.env, run.loop.device, str(dtype).removeprefix("torch."))
+    dtype = fast_dream_dtype(run.loop.dtype, choose_device(run.loop.device))
+    world = World.load(run.env, run.loop.device, dtype)
     clone, store = Agent.load(run.prior), EpisodeStore.open(run.data)
     if not isinstance(clone.policy, PolicyNet):
         raise ValueError(

@@ -59,6 +59,14 @@ def choose_dream_dtype(name: str, device: torch.device) -> torch.dtype:
     return choose_dtype("float32" if name == "auto" and device.type == "cpu" else name, device)
 
 
+def fast_dream_dtype(name: str, device: torch.device) -> str:
+    """The name of what many dreams are dreamed in that are learned from or planned with, and not looked at.
+
+    ``"auto"`` is bfloat16 wherever it is native, on CPUs too.
+    """
+    return str(choose_dtype(name, device)).removeprefix("torch.")
+
+
 def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
     """Mixed precision for training: bfloat16 autocast, or nothing for float32."""
     if choose_dtype(dtype, device) == torch.float32:

@@ -1,6 +1,5 @@
 """Agents as files and as players: saved, loaded, side by side, by name, and made by the command line."""
 
-import functools
 import json
 import shutil
 
@@ -614,12 +613,18 @@ def test_a_clone_that_sees_more_frames_than_the_world_remembers_dreams_as_well(h
 
 
 def test_a_world_in_bfloat16_has_the_tokenizer_of_its_clone(home, tmp_path, monkeypatch, short_dreams):
-    """On CUDA worlds are loaded in bfloat16, and rounded weights must not count as another tokenizer."""
+    """Where bfloat16 is fast, worlds are dreamed in it, and rounded weights must not count as another tokenizer."""
     from neuralsim.agents import imagination_run
 
-    load = functools.partial(World.load, dtype="bfloat16")
-    monkeypatch.setattr(imagination_run, "World", type("Rounded", (), {"load": staticmethod(load)}))
-    run(*dreaming(home, out=tmp_path), *DREAM, *ON_CPU)
+    loaded = []
+
+    def load(*args):
+        loaded.append(World.load(*args))
+        return loaded[-1]
+
+    monkeypatch.setattr(imagination_run, "World", type("Noted", (), {"load": staticmethod(load)}))
+    run(*dreaming(home, out=tmp_path), *DREAM, *ON_CPU, "--loop.dtype", "bfloat16")
+    assert loaded[0].dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

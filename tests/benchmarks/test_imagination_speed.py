@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=2 pytest tests/benchmarks/test_imagination_speed.py -s --benchmark-quiet
 
-A round is what the loop does between two batches of dreams: 64 dreams of 24 steps in the bundled Pong, from its starts on,
-their returns, and 8 steps of the optimiser on them. Compiled, as ``--loop.compile`` does, and in the number format that
-``neuralsim agent train`` chooses on this machine.
+A round is what the loop does with one batch of dreams: 64 dreams of 24 steps in the bundled Pong, from one of its starts
+on, their returns, and 8 steps of the optimiser on them. Compiled, as ``--loop.compile`` does, and in the number format
+that ``neuralsim agent train`` chooses on this machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from neuralsim import World
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.imagination_training import ImaginationConfig, ImaginationTraining, Moments
-from neuralsim.devices import choose_dtype
+from neuralsim.devices import fast_dream_dtype
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_latent_steps_per_second(benchmark, capsys, steps: int):
-    dtype = str(choose_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    dtype = fast_dream_dtype("auto", torch.device("cpu"))
     world = World.load("pong", "cpu", dtype)
     actor = ActorConfig(*world.latent_shape)
     config = ImaginationConfig(sampling_steps=steps)
@@ -43,4 +43,5 @@ def test_latent_steps_per_second(benchmark, capsys, steps: int):
     rate = config.dreams * config.horizon / benchmark.stats.stats.median
     benchmark.extra_info["latent_steps_per_second"] = rate
     with capsys.disabled():
-        print(f"\nK {steps}  {rate:6.0f} latent steps/s in the PMPO loop ({dtype}, {torch.get_num_threads()} threads)", end="")
+        threads = torch.get_num_threads()
+        print(f"\nK {steps}  {rate:6.0f} latent steps/s in the PMPO loop ({dtype}, {threads} threads)", end="")
