@@ -324,15 +324,32 @@ def test_own_frames_take_no_more_steps_than_there_are():
         ConvolutionalDynamics(dataclasses.replace(CONFIG, self_steps=16))
 
 
-def test_weights_of_a_model_that_saw_fewer_actions_compute_the_same():
+@pytest.mark.parametrize(
+    "more", [{"past_actions": 4}, {"blocks": (3, 2, 4, 2, 1)}, {"past_actions": 3, "blocks": (2, 3, 2, 1, 2)}]
+)
+def test_weights_of_a_smaller_model_compute_the_same(more):
     torch.manual_seed(0)
     small = ConvolutionalDynamics(CONFIG).eval()
     awaken(small)
-    further = ConvolutionalDynamics(dataclasses.replace(CONFIG, past_actions=4)).eval()
-    further.load_state_dict(further.fitted(small.state_dict()))
+    larger = ConvolutionalDynamics(dataclasses.replace(CONFIG, **more)).eval()
+    larger.load_state_dict(larger.fitted(small.state_dict()))
     context = torch.randn(2, 3, 8, 8, 2)
-    actions = torch.randn(2, 4, 2)
-    before, after = small.features(context, actions[:, -2:])[0], further.features(context, actions)[0]
+    actions = torch.randn(2, larger.config.past_actions, 2)
+    before, after = small.features(context, actions[:, -2:])[0], larger.features(context, actions)[0]
     assert torch.allclose(before, after, atol=1e-6)
+    # Half an action is missing: that cannot be made to fit.
     unlike = {"past.action.weight": torch.zeros(16, 5)}
-    assert further.fitted(unlike) is unlike  # half an action is missing: that cannot be made to fit
+    assert larger.fitted(unlike)["past.action.weight"] is unlike["past.action.weight"]
+
+
+def test_weights_of_a_deeper_model_do_not_fit():
+    deeper = ConvolutionalDynamics(dataclasses.replace(CONFIG, blocks=(2, 2, 3, 1, 1)))
+    model = ConvolutionalDynamics(CONFIG)
+    with pytest.raises(RuntimeError, match=r"blocks_bottom\.2"):
+        model.load_state_dict(model.fitted(deeper.state_dict()))
+
+
+@pytest.mark.parametrize("blocks", [(2, 2, 2, 1), (2, 2, 0, 1, 1)])
+def test_blocks_are_five_numbers(blocks):
+    with pytest.raises(ValueError, match="five numbers"):
+        ConvolutionalDynamics(dataclasses.replace(CONFIG, blocks=blocks))

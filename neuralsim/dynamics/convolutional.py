@@ -48,6 +48,9 @@ class ConvolutionalDynamicsConfig:
     """Width at full latent resolution, a multiple of 8."""
     inner_channels: int = 0
     """Width at half and quarter resolution, a multiple of 8; 0 is twice channels."""
+    blocks: tuple[int, int, int, int, int] = (2, 2, 2, 1, 1)
+    """Residual blocks of the part that reads the past: at full, half and quarter resolution on the way down, at half and
+    full resolution on the way up. A run may go on from one with fewer (--init-from)."""
     embedding: int = 96
     """Width of the embedding of actions, and of noise level and step size."""
     denoiser_blocks: int = 2
@@ -112,6 +115,8 @@ class ConvolutionalDynamics(Dynamics):
         history = tuple(config.history)
         if not history or history[0] != 1 or list(history) != sorted(set(history)):
             raise ValueError(f"history is {history}; it must start with 1 and rise")
+        if len(config.blocks) != 5 or min(config.blocks) < 1:
+            raise ValueError(f"blocks is {config.blocks}; it must be five numbers of at least 1")
         if config.height % 4 or config.width % 4:
             raise ValueError(f"a latent grid of {config.height}x{config.width} cannot be halved twice")
         check_power_of_two(config.self_steps, "self_steps")
@@ -144,10 +149,16 @@ class ConvolutionalDynamics(Dynamics):
         self.progress = share
 
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model that sees fewer past actions; the older ones begin with no weight."""
+        """Weights of a model that sees fewer past actions, or has fewer blocks.
+
+        The older actions begin with no weight, and an untrained block changes nothing.
+        """
         name = "past.action.weight"
         if name not in weights:
             return weights
+        blocks = {key: value for key, value in self.past.state_dict(prefix="past.").items() if ".blocks_" in key}
+        if not blocks.keys() <= weights.keys():
+            weights = {**blocks, **weights}
         missing = self.past.action.in_features - weights[name].shape[1]
         if missing <= 0 or missing % self.action_size:
             return weights

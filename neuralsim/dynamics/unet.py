@@ -49,15 +49,16 @@ class HistoryNet(nn.Module):
         self.action_mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
         self.conv_in = nn.Conv2d(len(config.history) * config.latent_channels, low, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, low, config.height, config.width))
-        self.blocks_in = nn.ModuleList(FilmBlock(low, e) for _ in range(2))
+        down_1, down_2, bottom, up_2, up_1 = config.blocks
+        self.blocks_in = nn.ModuleList(FilmBlock(low, e) for _ in range(down_1))
         self.down1 = nn.Conv2d(low, high, 4, stride=2, padding=1)
-        self.blocks_down = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
+        self.blocks_down = nn.ModuleList(FilmBlock(high, e) for _ in range(down_2))
         self.down2 = nn.Conv2d(high, high, 4, stride=2, padding=1)
-        self.blocks_bottom = nn.ModuleList(FilmBlock(high, e) for _ in range(2))
+        self.blocks_bottom = nn.ModuleList(FilmBlock(high, e) for _ in range(bottom))
         self.up2 = nn.Conv2d(high, 4 * high, 1)
-        self.blocks_up = nn.ModuleList(FilmBlock(high, e) for _ in range(1))
+        self.blocks_up = nn.ModuleList(FilmBlock(high, e) for _ in range(up_2))
         self.up1 = nn.Conv2d(high, 4 * low, 1)
-        self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(1))
+        self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(up_1))
 
     def forward(self, history: Tensor, actions: Tensor) -> Tensor:
         """History ``(B, n * c, h, w)`` and actions ``(B, past_actions * A)`` to features ``(B, C, h, w)``."""

@@ -49,7 +49,7 @@ class DynamicsRun:
     """Folder of the run; the same command resumes it."""
     init_from: Path | None = None
     """Start from the weights of another dynamics run, or of a world (pong is the bundled one), of the same size;
-    it may have seen fewer past actions."""
+    it may have seen fewer past actions, or have fewer blocks."""
     heads_only: bool = False
     """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
     heads_on_dreams: bool = False

@@ -70,7 +70,7 @@ def tokenizer_fingerprint(world: World) -> str:
 def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
     """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
 
-    Past actions that their model did not see begin with no weight.
+    Past actions that their model did not see begin with no weight, blocks that it did not have change nothing.
 
     Returns:
         Where they come from and how they were trained, for the description of the run that goes on from them.

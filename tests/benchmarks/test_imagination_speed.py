@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=2 pytest tests/benchmarks/test_imagination_speed.py -s --benchmark-quiet
 
-A round is what the loop does with one batch of dreams: 64 dreams of 24 steps in the bundled Pong, from one of its starts
-on, their returns, and 8 steps of the optimiser on them. Compiled, as ``--loop.compile`` does, and in the number format
-that ``neuralsim agent train`` chooses on this machine.
+A round is what the loop does with one batch of dreams: 64 dreams of 24 steps in the bundled Pong, from one of its
+starts on, their returns, and 8 steps of the optimiser on them. Compiled, as ``--loop.compile`` does, and in the number
+format that ``neuralsim agent train`` chooses on this machine.
 """
 
 from __future__ import annotations
