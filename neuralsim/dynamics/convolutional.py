@@ -49,8 +49,8 @@ class ConvolutionalDynamicsConfig:
     inner_channels: int = 0
     """Width at half and quarter resolution, a multiple of 8; 0 is twice channels."""
     blocks: tuple[int, int, int, int, int] = (2, 2, 2, 1, 1)
-    """Residual blocks of the part that reads the past: at full, half and quarter resolution on the way down, at half and
-    full resolution on the way up. A run may go on from one with fewer (--init-from)."""
+    """Residual blocks of the part that reads the past: at full, half and quarter resolution on the way down, at half
+    and full resolution on the way up. A run may go on from one with fewer (--init-from)."""
     embedding: int = 96
     """Width of the embedding of actions, and of noise level and step size."""
     denoiser_blocks: int = 2
