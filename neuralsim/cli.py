@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
         "export_data",
         "write Minari, or a folder of videos with a table of actions",
     ),
+    "data join": Command("neuralsim.data.join", "JoinConfig", "join", "several recordings of a game as one"),
     "train tokenizer": Command(
         "neuralsim.training.tokenizer",
         "TokenizerRun",

@@ -49,6 +49,7 @@ CHUNK = 32
 
 _OPEN_FILES = 32  # episode files kept open by one store
 _SUFFIX = ".zarr.zip"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without hard links say
 
 
 class EpisodeStore:
@@ -259,6 +260,25 @@ class EpisodeStore:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def adopt(self, other: EpisodeStore, episode_id: int) -> int:
+        """Takes in an episode of another store of the same kind, as it is: a link to its file, or a copy.
+
+        Returns:
+            Its id here.
+
+        Raises:
+            KeyError: If there is no such episode.
+            ValueError: If its file is damaged.
+            OSError: If it cannot be written (disk full); the store is as it was before.
+        """
+        other.meta(episode_id)
+        temporary = self.path / "episodes" / f".{uuid.uuid4().hex}.part"
+        try:
+            link_or_copy(other._file(episode_id), temporary)
+            return self._publish(temporary, None)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def note_command(self, command: str) -> None:
         """Writes down the command by which more was recorded, in place of the one before."""
         self.info = replace(self.info, command=command)
@@ -325,7 +345,7 @@ class EpisodeStore:
                     raise FileExistsError(f"{self.path} already holds an episode {wanted}") from None
                 candidate += 1
             except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL):
+                if error.errno not in _NO_LINKS:
                     raise
                 if self._file(candidate).exists() and wanted is not None:
                     raise FileExistsError(f"{self.path} already holds an episode {wanted}") from None
@@ -375,6 +395,16 @@ def new_store(path: Path, info: DatasetInfo) -> Iterator[EpisodeStore]:
         with contextlib.suppress(OSError):
             path.rmdir()
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file that never changes a second name; a copy where the file system knows no links, or it is another."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, *_NO_LINKS):
+            raise
+        shutil.copyfile(source, target)
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -17,9 +17,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from neuralsim.actions import ActionCodec, space_from_json
-from neuralsim.data.episodes import EpisodeStore
+from neuralsim.data.episodes import EpisodeStore, link_or_copy
 from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers.base import Tokenizer
+
+FOLDER = "latents"
+"""Where latents lie in a store's folder."""
 
 
 @dataclass
@@ -80,7 +83,7 @@ def load_latents(
         folder: Where latents are kept; by default ``latents/`` in the store's folder.
     """
     codec = ActionCodec(space_from_json(store.info.action_space))
-    home = (folder or store.path / "latents") / fingerprint(tokenizer)
+    home = (folder or store.path / FOLDER) / fingerprint(tokenizer)
     home.mkdir(parents=True, exist_ok=True)
     episodes = []
     missing = sum(not _path(home, i).exists() for i in ids)
@@ -100,6 +103,15 @@ def load_latents(
             )
         )
     return episodes
+
+
+def link_latents(store: EpisodeStore, episode_id: int, other: EpisodeStore, other_id: int) -> None:
+    """Links the latents of an episode, if there are any, for a store that has taken it in (``EpisodeStore.adopt``)."""
+    for home in (store.path / FOLDER).glob("*/"):
+        if (path := _path(home, episode_id)).is_file():
+            target = _path(other.path / FOLDER / home.name, other_id)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(path, target)
 
 
 def _path(home: Path, episode: int) -> Path:
