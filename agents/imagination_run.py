@@ -65,7 +65,7 @@ class PMPORun(ImaginationRun):
     """Trains an agent in a dream, from its clone on, by PMPO; the world stays as it is.
 
     At every evaluation the agent of that age is kept (OUT/agents), and its mean return in 16 dreams of 200 steps is
-    told (return_of_200). 1,000 steps take a quarter of an hour on one CPU core with the bundled world.
+    told (return_of_200). 1,000 steps take some five minutes on one CPU core with the bundled world (--loop.compile).
     neuralsim agent evaluate then lets it play the real game.
     """
 
@@ -78,13 +78,15 @@ class ActorCriticRun(ImaginationRun):
     """Trains an agent in a dream, from its clone on, by actor-critic; the world stays as it is.
 
     At every evaluation the agent of that age is kept (OUT/agents), and its mean return in 16 dreams of 200 steps is
-    told (return_of_200). 1,000 steps take a quarter of an hour on one CPU core with the bundled world.
+    told (return_of_200). 1,000 steps take some five minutes on one CPU core with the bundled world (--loop.compile).
     neuralsim agent evaluate then lets it play the real game.
     """
 
     out: Path = Path("runs/actor-critic")
     """Folder of the run; the same command resumes it."""
-    imagination: ImaginationConfig = field(default_factory=lambda: ImaginationConfig(objective="actor-critic"))
+    imagination: ImaginationConfig = field(
+        default_factory=lambda: ImaginationConfig(objective="actor-critic", dreams=32, horizon=96, updates=16)
+    )
 
 
 def train_in_imagination(run: ImaginationRun) -> None:

@@ -54,7 +54,8 @@ class ImaginationConfig:
     dreams: int = 64
     """Futures imagined side by side."""
     horizon: int = 24
-    """Steps of a future."""
+    """Steps of a future. Dreams begin at recorded moments, which other players have led to; in longer ones more is the
+    agent's own play."""
     sampling_steps: int = 1
     """Sampling steps K of a dreamed frame."""
     updates: int = 8
