@@ -203,9 +203,7 @@ def make_planner(config: AgentEvaluation) -> MPC:
     source = config.world or (config.env if is_dream(config.env) else None)
     if source is None:
         raise ValueError(f"{config.agent} plans in a world: say in which, for example --world Dream-Pong-v0")
-    # A dream is planned for from its own states, in their number format.
-    dtype = "auto" if is_dream(config.env) else fast_dream_dtype("auto", choose_device())
-    world = shared_world(BUNDLED_WORLDS.get(source, source), dtype=dtype)
+    world = shared_world(BUNDLED_WORLDS.get(source, source), dtype=fast_dream_dtype("auto", choose_device()))
     return make_mpc(world, config.mpc, config.agent.partition("=")[2] or None)
 
 

@@ -210,11 +210,11 @@ class ImaginationTraining(nn.Module):
 
     @torch.no_grad()
     def _imagine_anew(self, batch: Moments) -> dict[str, Tensor]:
-        # In full precision whatever the loop computes in: a world knows best what it computes in.
+        # Whatever the loop computes in, the world has its own number format.
         with torch.autocast(self.latents.device.type, enabled=False):
-            return self._imagine_in_full(batch)
+            return self._imagine_without_autocast(batch)
 
-    def _imagine_in_full(self, batch: Moments) -> dict[str, Tensor]:
+    def _imagine_without_autocast(self, batch: Moments) -> dict[str, Tensor]:
         config = self.config
         rng = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         dreamed = imagine(

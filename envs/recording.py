@@ -357,6 +357,11 @@ def _open(config: RecordConfig, info: DatasetInfo) -> EpisodeStore:
     if not (config.out / "dataset.json").exists():
         return EpisodeStore.create(config.out, info)
     store = EpisodeStore.open(config.out)
+    if joined := store.info.source.get("joined"):
+        raise ValueError(
+            f"{config.out} was joined from {', '.join(part['path'] for part in joined)}: record into a folder of its "
+            "own, and join again (neuralsim data join)"
+        )
     for name in ("env_id", "env_kwargs", "action_space", "frame_shape", "fps", "preprocessing", "source"):
         there, wanted = getattr(store.info, name), getattr(info, name)
         if there != wanted:

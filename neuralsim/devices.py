@@ -60,7 +60,7 @@ def choose_dream_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def fast_dream_dtype(name: str, device: torch.device) -> str:
-    """The name of what many dreams are dreamed in that are learned from or planned with, and not looked at.
+    """Name of the number format for dreams that are learned from or planned in, but not looked at.
 
     ``"auto"`` is bfloat16 wherever it is native, on CPUs too.
     """

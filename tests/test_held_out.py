@@ -21,10 +21,23 @@ def test_a_twentieth_is_held_out(tmp_path):
     store = record(tmp_path / "data", range(41))
     training, other, held = split_episodes(store, None)
     assert other is store
-    assert (len(training), held) == (39, [39, 40])
+    assert (len(training), held) == (39, [19, 39])
+    assert split_episodes(record(tmp_path / "few", [4, 5, 6]), None)[::2] == ([0, 1], [2])
     assert not set(training) & set(held)
     with pytest.raises(ValueError, match="1 episode is too few"):
         split_episodes(record(tmp_path / "single", [1]), None)
+
+
+def test_every_part_of_a_joined_dataset_is_trained_on_and_no_seed_is_on_both_sides(tmp_path):
+    # Two recordings that both began at seed 0.
+    store = record(tmp_path / "data", [*range(25), *range(20), -1, -1])
+    training, _, held = split_episodes(store, None)
+    assert held == [19, 39]  # seeds 19 and 14
+    assert sorted(set(range(47)) - set(training) - set(held)) == [14, 44]
+    alike = record(tmp_path / "alike", [7, 7, 7], colour=1)
+    with pytest.raises(ValueError, match="have the same seed: name others by --held-out"):
+        split_episodes(alike, None)
+    assert split_episodes(record(tmp_path / "unknown", [-1, -1, -1]), None)[::2] == ([0, 1], [2])
 
 
 def test_training_and_held_out_seeds_are_kept_apart(tmp_path):

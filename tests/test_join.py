@@ -95,7 +95,7 @@ def test_latents_come_along(tmp_path):
 
 
 def test_what_does_not_belong_together_is_refused(stores, tmp_path):
-    with pytest.raises(ValueError, match="nothing to join"):
+    with pytest.raises(ValueError, match="two or more"):
         join(JoinConfig((stores[0].path,), tmp_path / "one"))
     with pytest.raises(FileNotFoundError, match="holds no dataset"):
         join(JoinConfig((stores[0].path, tmp_path / "nowhere"), tmp_path / "both"))
@@ -108,10 +108,27 @@ def test_what_does_not_belong_together_is_refused(stores, tmp_path):
     assert not (tmp_path / "both").exists()
 
 
-def test_an_existing_dataset_is_left_alone(stores, tmp_path):
-    with pytest.raises(FileExistsError, match="already holds a dataset"):
+def test_the_same_play_under_two_seeds_is_two_episodes(tmp_path):
+    """A player that rests loses every game alike."""
+    game = make_episode(seed=1)
+    alike = [dataclasses.replace(game, seed=seed) for seed in (5, 6, 7)]
+    first, second = make_store(tmp_path / "a", *alike[:2]), make_store(tmp_path / "b", alike[2])
+    assert len(join(JoinConfig((first.path, second.path), tmp_path / "both"))) == 3
+
+
+def test_what_is_there_is_left_alone(stores, tmp_path):
+    with pytest.raises(FileExistsError, match="is there already"):
         join(JoinConfig(paths(stores), stores[0].path))
     assert len(EpisodeStore.open(stores[0].path)) == 2
+    (tmp_path / "left" / "latents").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is there already"):
+        join(JoinConfig(paths(stores), tmp_path / "left"))
+
+
+def test_a_joined_dataset_is_not_recorded_into(stores, tmp_path, capsys):
+    both = join(JoinConfig(paths(stores), tmp_path / "both"))
+    assert main(["record", "CartPole-v1", "--source", "render", "--steps", "5", "--out", str(both.path)]) == 2
+    assert f"was joined from {stores[0].path}, {stores[1].path}: record into a folder" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing_half(stores, tmp_path, monkeypatch):
@@ -119,14 +136,14 @@ def test_a_full_disk_leaves_nothing_half(stores, tmp_path, monkeypatch):
 
     def fill(source, target):
         calls.append(source)
-        if len(calls) > 3:
+        if len(calls) > 3:  # in the second episode
             raise OSError(errno.ENOSPC, "no space left")
         link(source, target)
 
     monkeypatch.setattr(os, "link", fill)
     with pytest.raises(OSError, match="no space"):
         join(JoinConfig(paths(stores), tmp_path / "both"))
-    assert not (tmp_path / "both").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_the_command(stores, tmp_path, capsys):

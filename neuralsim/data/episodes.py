@@ -260,22 +260,25 @@ class EpisodeStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def adopt(self, other: EpisodeStore, episode_id: int) -> int:
+    def adopt(self, source: EpisodeStore, episode_id: int, new_id: int) -> None:
         """Takes in an episode of another store of the same kind, as it is: a link to its file, or a copy.
 
-        Returns:
-            Its id here.
+        Args:
+            source: The other store.
+            episode_id: Its id there.
+            new_id: Its id here.
 
         Raises:
             KeyError: If there is no such episode.
             ValueError: If its file is damaged.
+            FileExistsError: If ``new_id`` is taken.
             OSError: If it cannot be written (disk full); the store is as it was before.
         """
-        other.meta(episode_id)
+        source.meta(episode_id)
         temporary = self.path / "episodes" / f".{uuid.uuid4().hex}.part"
         try:
-            link_or_copy(other._file(episode_id), temporary)
-            return self._publish(temporary, None)
+            link_or_copy(source._file(episode_id), temporary)
+            self._publish(temporary, new_id)
         finally:
             temporary.unlink(missing_ok=True)
 

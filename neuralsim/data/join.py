@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from neuralsim.data.episodes import DatasetInfo, EpisodeStore, new_store
+from neuralsim.data.episodes import DatasetInfo, EpisodeStore
 from neuralsim.data.latents import link_latents
 
-MADE_HOW = ("command", "source", "format")
+MADE_HOW = ("command", "source")
 """What datasets that are joined may say otherwise than each other."""
 
 
@@ -38,13 +41,15 @@ def join(config: JoinConfig) -> EpisodeStore:
 
     Raises:
         FileNotFoundError: If one of them is not there.
-        FileExistsError: If there is a dataset at ``out`` already.
+        FileExistsError: If there is something at ``out`` already.
         ValueError: If they are not of one game seen alike, or two of them hold the same episode.
     """
     if len(config.sources) < 2:
-        raise ValueError(f"{len(config.sources)} dataset is nothing to join: name two or more")
+        raise ValueError("name two or more datasets to join")
     stores = [EpisodeStore.open(path) for path in config.sources]
     check_alike(stores)
+    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        raise FileExistsError(f"{config.out} is there already; choose another folder")
     words = ["neuralsim", "data", "join", *map(str, config.sources), "--out", str(config.out)]
     commands = [store.info.command for store in stores if store.info.command]
     info = replace(
@@ -52,10 +57,19 @@ def join(config: JoinConfig) -> EpisodeStore:
         command=" && ".join([*commands, shlex.join(words)]),
         source={"joined": [{"path": str(store.path), **store.info.source} for store in stores]},
     )
-    with new_store(config.out, info) as joined:
-        taken = [(store, episode, joined.adopt(store, episode)) for store in stores for episode in store.ids]
-    for store, episode, new_id in taken:
-        link_latents(store, episode, joined, new_id)
+    # Under another name until it is whole, so that a part of it is never taken for all.
+    temporary = config.out.absolute().with_name(f".{config.out.name}.{uuid.uuid4().hex}.part")
+    try:
+        joined, episodes = EpisodeStore.create(temporary, info), 0
+        for store in stores:
+            for episode in store.ids:
+                joined.adopt(store, episode, episodes)
+                link_latents(store, episode, joined, episodes)
+                episodes += 1
+        os.replace(temporary, config.out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    joined = EpisodeStore.open(config.out)
     print(f"{len(joined)} episodes, {joined.total_steps} steps in {joined.path}")
     return joined
 
@@ -66,20 +80,23 @@ def check_alike(stores: list[EpisodeStore]) -> None:
     Raises:
         ValueError: If they differ in anything but how they were made, or share an episode; the message says in what.
     """
-    seen: dict[str, str] = {}
+    first = kind_of(stores[0].info)
+    # The same play under two seeds is two episodes: a player that rests loses every game alike.
+    seen: dict[tuple[str, int], str] = {}
     for store in stores:
-        for name, of_first in told(stores[0].info).items():
-            if (value := told(store.info)[name]) != of_first:
+        for name, value in kind_of(store.info).items():
+            if value != first[name]:
                 raise ValueError(
-                    f"{store.path} has {name} {value} and {stores[0].path} {of_first}: only recordings of one game, "
+                    f"{store.path} has {name} {value} and {stores[0].path} {first[name]}: only recordings of one game, "
                     "seen alike, can be joined"
                 )
-        for episode in store.ids:
-            here = f"episode {episode} of {store.path}"
-            if (first := seen.setdefault(store.short_hash(episode), here)) is not here:
-                raise ValueError(f"{here} is {first} as well: join recordings that have no episode in common")
+        own = {(store.short_hash(i), store.meta(i)["seed"]): f"episode {i} of {store.path}" for i in store.ids}
+        for key, here in own.items():
+            if key in seen:
+                raise ValueError(f"{here} is {seen[key]} as well: join recordings that have no episode in common")
+        seen |= own
 
 
-def told(info: DatasetInfo) -> dict[str, object]:
+def kind_of(info: DatasetInfo) -> dict[str, object]:
     """What a dataset is, apart from how it was made."""
     return {name: value for name, value in asdict(info).items() if name not in MADE_HOW}

@@ -105,13 +105,13 @@ def load_latents(
     return episodes
 
 
-def link_latents(store: EpisodeStore, episode_id: int, other: EpisodeStore, other_id: int) -> None:
+def link_latents(source: EpisodeStore, episode_id: int, target: EpisodeStore, new_id: int) -> None:
     """Links the latents of an episode, if there are any, for a store that has taken it in (``EpisodeStore.adopt``)."""
-    for home in (store.path / FOLDER).glob("*/"):
+    for home in (source.path / FOLDER).glob("*/"):
         if (path := _path(home, episode_id)).is_file():
-            target = _path(other.path / FOLDER / home.name, other_id)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path, target)
+            link = _path(target.path / FOLDER / home.name, new_id)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(path, link)
 
 
 def _path(home: Path, episode: int) -> Path:

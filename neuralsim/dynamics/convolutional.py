@@ -149,7 +149,7 @@ class ConvolutionalDynamics(Dynamics):
         self.progress = share
 
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model that sees fewer past actions, or has fewer blocks.
+        """Weights of a model that sees fewer past actions, or has fewer blocks; call it before this one has learned.
 
         The older actions begin with no weight, and an untrained block changes nothing.
         """
@@ -157,8 +157,7 @@ class ConvolutionalDynamics(Dynamics):
         if name not in weights:
             return weights
         blocks = {key: value for key, value in self.past.state_dict(prefix="past.").items() if ".blocks_" in key}
-        if not blocks.keys() <= weights.keys():
-            weights = {**blocks, **weights}
+        weights = {**blocks, **weights}
         missing = self.past.action.in_features - weights[name].shape[1]
         if missing <= 0 or missing % self.action_size:
             return weights

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from neuralsim.data.episodes import EpisodeStore
 
+EVERY = 20
+"""One episode in so many is held out where no other recordings are named."""
+
 _SHOWN = 5  # seeds that an error lists
 
 
@@ -14,7 +17,8 @@ def split_episodes(store: EpisodeStore, held_out: Path | None) -> tuple[list[int
 
     Args:
         store: The recordings to train on.
-        held_out: Folder of others for the figures; without, a twentieth of the store (at least one episode).
+        held_out: Folder of others for the figures; without, every twentieth episode of the store (at least one).
+            Episodes with the seed of one of these are on neither side.
 
     Returns:
         Ids to train on, and store and ids of what is held out.
@@ -30,8 +34,13 @@ def split_episodes(store: EpisodeStore, held_out: Path | None) -> tuple[list[int
     ids = list(store.ids)
     if len(ids) < 2:
         raise ValueError(f"{len(ids)} episode is too few to hold one out: record more, or name --held-out")
-    count = max(1, len(ids) // 20)
-    return ids[:-count], store, ids[-count:]
+    # Spread over all of them: datasets that were joined lie one after the other.
+    held = ids[EVERY - 1 :: EVERY] or ids[-1:]
+    seeds = {seed for i in held if (seed := store.meta(i)["seed"]) >= 0}
+    training = [i for i in ids if i not in held and store.meta(i)["seed"] not in seeds]
+    if not training:
+        raise ValueError(f"the {len(ids)} episodes in {store.path} have the same seed: name others by --held-out")
+    return training, store, held
 
 
 def check_apart(store: EpisodeStore, other: EpisodeStore) -> None:

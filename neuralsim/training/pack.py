@@ -175,7 +175,7 @@ def blend(dynamics: nn.Module, others: Sequence[tuple[nn.Module, float]]) -> Non
     for other, share in others:
         weights = other.state_dict()
         if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ValueError("dynamics of other sizes cannot be blended")
+            raise ValueError("dynamics of other sizes cannot be blended: their channels and blocks must be alike")
         for name, value in weights.items():
             mixed[name] += share * value.float()
     dynamics.load_state_dict(mixed)

@@ -15,7 +15,7 @@ import torch
 from neuralsim import World
 from neuralsim.agents.actor import ActorConfig, PolicyNet, ValueNet
 from neuralsim.agents.imagination_training import ImaginationConfig, ImaginationTraining, Moments
-from neuralsim.devices import fast_dream_dtype
+from neuralsim.devices import autocast, fast_dream_dtype
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -34,7 +34,8 @@ def test_latent_steps_per_second(benchmark, capsys, steps: int):
 
     def round_of_learning() -> None:
         for _ in range(config.updates):
-            loss, _ = model(moments)
+            with autocast(world.device, "auto"):
+                loss, _ = model(moments)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
