@@ -15,6 +15,7 @@ from neuralsim.training.loop import (
     TrainingDivergedError,
     TrainingRun,
     clip_gradients,
+    filled,
     learning_rate_at,
 )
 
@@ -137,6 +138,33 @@ def test_a_run_of_an_older_version_goes_on(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(description))
     make_run(tmp_path).run()
     assert max(losses(tmp_path)) == CONFIG.steps
+
+
+def test_options_of_a_model_that_came_later_have_their_defaults(tmp_path):
+    six = dataclasses.replace(CONFIG, steps=6)
+    begun = make_run(tmp_path, six)
+    begun.description["model"] = {"type": "deep", "config": {"channels": 4}}
+    begun.run()
+    defaults = {"model": {"config": {"channels": 48, "blocks": (2, 1)}}, "frozen": False}
+
+    def later(**changes):
+        run = make_run(tmp_path, six, defaults=defaults)
+        config = {"channels": 4, "blocks": (2, 1)} | changes
+        run.description |= {"model": {"type": "deep", "config": config}, "frozen": False}
+        return run
+
+    with pytest.raises(ValueError, match="another model"):
+        later(blocks=(3, 1)).run()
+    with pytest.raises(ValueError, match="another model"):
+        later(channels=48).run()
+    later().run()
+
+
+def test_filled_by_hand():
+    told = {"a": {"b": 1, "d": None}, "e": None}
+    assert filled(told, {"a": {"b": 2, "c": 3, "d": {"x": 1}}, "e": {"y": 1}, "f": 4}) == {
+        "a": {"b": 1, "c": 3, "d": None}, "e": None, "f": 4
+    }  # fmt: skip
 
 
 def test_another_learning_rate_is_another_run(tmp_path):

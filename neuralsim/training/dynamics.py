@@ -237,8 +237,21 @@ def train_dynamics(run: DynamicsRun) -> None:
         "frames": sum(len(episode) + 1 for episode in episodes),
         "loop": dataclasses.asdict(run.loop),
     }
+    # What became an option later: runs that were begun before go on.
+    sizes: Any = type(model.dynamics.config)
+    defaults = {
+        "dynamics": {"config": dataclasses.asdict(sizes())},
+        "clips": dataclasses.asdict(ClipMix()),
+        "heads_on_dreams": False,
+    }
     training = TrainingRun(
-        model, lambda step: sampler.draw(step, run.batch_size), run.out, run.loop, description, evaluate
+        model,
+        lambda step: sampler.draw(step, run.batch_size),
+        run.out,
+        run.loop,
+        description,
+        evaluate,
+        defaults=defaults,
     )
     training.run()
     model.load_state_dict(training.ema)

@@ -112,6 +112,8 @@ class TrainingRun:
         out: Folder of the run: ``checkpoint.safetensors``, ``config.json``, ``metrics.jsonl``, TensorBoard's events.
         config: The loop's options.
         description: Saved as ``config.json``; a resumed run must have the same, but for the number of steps.
+        defaults: Of entries of the description, as nested dicts: what a run had that was begun before there was such an
+            option.
     """
 
     model: nn.Module
@@ -119,6 +121,7 @@ class TrainingRun:
     out: Path
     config: LoopConfig
     description: dict[str, Any]
+    defaults: dict[str, Any] = field(default_factory=dict, kw_only=True)
     evaluate: Callable[[nn.Module, int, Path], dict[str, float]] | None = None
     step: int = 0
     ema: dict[str, Tensor] = field(default_factory=dict)
@@ -268,10 +271,11 @@ class TrainingRun:
         path = self.out / "config.json"
         description = json.loads(json.dumps(self.description))
         if path.exists() and (self.out / "checkpoint.safetensors").exists():
-            old = json.loads(path.read_text())
-            changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
             # What an older version did not know had what is the default now.
-            loop, old_loop = description.get("loop", {}), {**dataclasses.asdict(LoopConfig()), **old.get("loop", {})}
+            defaults = json.loads(json.dumps({"loop": dataclasses.asdict(LoopConfig()), **self.defaults}))
+            old = filled(json.loads(path.read_text()), defaults)
+            changed = [k for k in description if k != "loop" and old.get(k) != description[k]]
+            loop, old_loop = description.get("loop", {}), old["loop"]
             changed += [f"loop.{k}" for k in loop if k not in FREE_TO_CHANGE and old_loop.get(k) != loop[k]]
             if changed:
                 raise ValueError(
@@ -368,6 +372,15 @@ def _means(window: list[dict[str, Tensor]]) -> dict[str, float]:
     # A metric may be undefined in a step (no such event in the batch): it is NaN there and left out of the mean.
     kept = {name: [v for v in values if not math.isnan(v)] for name, values in means.items()}
     return {name: sum(values) / len(values) for name, values in kept.items() if values}
+
+
+def filled(told: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """``told`` with what it lacks of ``defaults``, within nested dicts as well."""
+    result = {**defaults, **told}
+    for name, value in defaults.items():
+        if isinstance(value, dict) and isinstance(result[name], dict):
+            result[name] = filled(result[name], value)
+    return result
 
 
 def _truncate_log(path: Path, step: int) -> None:
