@@ -16,8 +16,8 @@ dreamed.
 Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
 of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
 run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
-latents. First 3,000 steps, then as many again. The agents beside the world learned in the third world: those that the
-run of the actor-critic kept (some of its ages); up to step 1,440 some of its dreams began at the last frame of a game.
+latents. First 3,000 steps, then as many again. The agents beside the world are ages of a run that was stopped at step
+5,000 of 8,000.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MIX = [*GAME, "--policy", "pong-mix"]
 
 def commands(home: Path) -> list[list[str]]:
     """The command lines, without the leading ``neuralsim``."""
-    names = ("pong", "pong-more", "pong-heldout", "pong-test")
-    data, more_data, held_out, test = (str(home / "data" / name) for name in names)
+    names = ("pong", "pong-more", "pong-new", "pong-heldout", "pong-test")
+    data, more_data, new_data, held_out, test = (str(home / "data" / name) for name in names)
     tokenizer, heads = str(home / "runs/tokenizer"), str(home / "runs/heads")
     third, fourth, world = (str(home / "worlds" / name) for name in ("third", "fourth", "pong"))
     first, longer, turns, more, back, own = (
@@ -81,10 +81,6 @@ def commands(home: Path) -> list[list[str]]:
          "--convolutional.context-noise", "0.2", "--loop.steps", "6000", "--loop.decay-fraction", "0.6"],
         ["world", "pack", "--name", "pong", "--data", data, "--tokenizer", tokenizer, "--dynamics", own,
          "--blend", f"{back}=0.2", "--heads", heads, "--max-episode-steps", "27000", "--out", third],
-        ["agent", "train", "clone", *learn, "--tokenizer", third, "--out", clone],
-        ["agent", "train", "actor-critic", "--env", third, "--prior", clone, "--data", data, "--out", agent,
-         "--loop.steps", "2000", "--loop.evaluate-every", "500", "--imagination.dreams", "64", "--imagination.horizon",
-         "24", "--imagination.updates", "8"],
         ["record", *GAME, "--policy", "pong-mix:0.8", "pong-idle:0.2", "--steps", "1500000", "--seed", "1000",
          "--workers", "2", "--out", more_data],
         [*last, "--preset", "pong", "--init-from", third, "--out", law, "--loop.steps", "3000",
@@ -115,6 +111,12 @@ def commands(home: Path) -> list[list[str]]:
         ["world", "pack", "--name", "pong", "--data", more_data, "--tokenizer", tokenizer,
          "--dynamics", fresh_dreamed, "--blend", f"{fresh}=0.35", "--heads", points,
          "--max-episode-steps", "27000", "--out", world],
+        # Agents that have seen nothing but recordings and this dream.
+        ["record", *GAME, "--policy", "pong-mix:0.8", "pong-idle:0.2", "--steps", "1200000", "--seed", "5000000",
+         "--workers", "2", "--out", new_data],
+        ["agent", "train", "clone", "--data", new_data, "--tokenizer", world, "--out", clone, "--loop.compile"],
+        ["agent", "train", "actor-critic", "--env", world, "--prior", clone, "--data", new_data, "--out", agent,
+         "--loop.steps", "8000", "--loop.evaluate-every", "1000", "--loop.compile"],
         ["evaluate", world, "--data", test, "--agents", agent, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
 
