@@ -122,6 +122,12 @@ def add_lane(actions: Any) -> Any:
     return map_actions(lambda array: array[None], actions)
 
 
+def has_camera(space: spaces.Space) -> bool:
+    """Whether actions turn a camera by (pitch, yaw), as MineRL's do."""
+    camera = space.spaces.get("camera") if isinstance(space, spaces.Dict) else None
+    return isinstance(camera, spaces.Box) and camera.shape == (2,)
+
+
 class ActionCodec:
     """Encodes batches of actions of one space as float vectors.
 
@@ -247,6 +253,24 @@ class ActionCodec:
         if np.issubdtype(self.space.dtype, np.integer):
             values = values.round()
         return np.clip(values, low, high).astype(self.space.dtype)
+
+    def camera(self) -> tuple[tuple[int, int], float] | None:
+        """Where pitch and yaw of a camera's turn stand in an encoded action, and how many degrees an encoded 1 means.
+
+        None if no camera turns, or not by as much to either side.
+        """
+        if not has_camera(self.space):
+            return None
+        camera = self.space["camera"]  # type: ignore[index]
+        degrees = float(camera.high[0])
+        if not (np.all(camera.high == degrees) and np.all(camera.low == -degrees)):
+            return None
+        begin = 0
+        for key, codec in self.parts:
+            if key == "camera":
+                break
+            begin += codec.size
+        return (begin, begin + 1), degrees
 
     def blocks(self) -> list[tuple[int, int, str]]:
         """What the numbers of an encoded action are: begin, size and kind of each block, in order.

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from conftest import build_tiny_world
 from gymnasium import spaces
 
-from neuralsim.actions import ActionCodec, space_to_json
+from neuralsim.actions import ActionCodec, has_camera, space_to_json
 from neuralsim.data.episodes import DatasetInfo, Episode, EpisodeStore
 from neuralsim.envs.minerl_spaces import v0_action_space
 from neuralsim.evaluation import run
-from neuralsim.evaluation.camera import CameraReader, has_camera, picture_shift
+from neuralsim.evaluation.camera import CameraReader, picture_shift
 from neuralsim.evaluation.held_out import BATCH, Clips, Cut, choose_cuts
 from neuralsim.evaluation.image_quality import sharpness
 from neuralsim.evaluation.inverse_dynamics import train_inverse_dynamics

@@ -6,6 +6,7 @@ The default at CPU scale. Notable here:
 - the heavy part, the U-Net over history and actions, does not see the noise: it runs once per frame, whatever the
   number of sampling steps K; only the denoiser runs K times;
 - the prediction is a residual to the last latent, so an untrained model copies;
+- where actions turn a camera, past frames are turned into the new view first (``view.py``);
 - training unrolls clips on the model's own frames (``unrolling.py``); the networks stand in ``unet.py``.
 
 Legend: B lanes, h w c latent grid, A encoded action, C channels.
@@ -25,6 +26,7 @@ from neuralsim.dynamics.base import ClipBatch, Dynamics, Rollout, State
 from neuralsim.dynamics.shortcut import Schedule, check_power_of_two, sample
 from neuralsim.dynamics.unet import Denoiser, HistoryNet
 from neuralsim.dynamics.unrolling import unroll
+from neuralsim.dynamics.view import TurnedView, check_camera
 from neuralsim.running_rms import RunningRMS
 
 
@@ -97,6 +99,16 @@ class ConvolutionalDynamicsConfig:
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
     """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
+    turn_view: bool = True
+    """Where actions turn a camera: past frames are turned into the new view before they are read."""
+    camera: tuple[int, ...] = ()
+    """Where in an encoded action the turn of the camera stands, pitch and yaw; none: nothing turns."""
+    camera_degrees: float = 10.0
+    """By how many degrees an encoded 1 turns it."""
+    field_of_view: tuple[float, float] = (70.0, 102.4)
+    """What the camera sees, in degrees from top to bottom and from left to right. Minecraft at 16:9, and Minetest."""
+    view_channels: int = 4
+    """Channels of the pictures that are turned."""
 
 
 class ConvolutionalDynamics(Dynamics):
@@ -131,15 +143,18 @@ class ConvolutionalDynamics(Dynamics):
                 f"dream_noise is {config.dream_noise}; it must lie between 0 and context_noise, which is "
                 f"{config.context_noise}: the model sees through no more noise than it was trained with"
             )
+        check_camera(config)
         self.schedule = Schedule(config.max_steps)
         self.latent_shape = (config.height, config.width, config.latent_channels)
         self.action_size = config.action_size
         self.history = history
         self.context_length = max(history[-1], config.past_actions)
+        self.known_actions = max(config.past_actions, history[-1] if config.camera else 0)
         self.predicted = config.rollout
         self.clip_length = self.context_length + config.lead + config.rollout
         self.max_steps = config.max_steps
         self.past = HistoryNet(config)
+        self.view = TurnedView(config) if config.camera else None
         self.denoiser = Denoiser(config)
         self.scale = RunningRMS()
         self.progress = 0.0
@@ -164,28 +179,33 @@ class ConvolutionalDynamics(Dynamics):
         return {**weights, name: F.pad(weights[name], (missing, 0))}  # the oldest action comes first
 
     def compile_parts(self) -> None:
-        """Compiles both networks; the unrolled loop around them would make one huge graph."""
+        """Compiles the networks; the unrolled loop around them would make one huge graph."""
         self.past.compile()
         self.denoiser.compile()
+        if self.view is not None:
+            self.view.compile()
 
     def features(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Reads the past.
 
         Args:
             context: ``(B, n, h, w, c)`` the frames of ``history``, newest first.
-            actions: ``(B, past_actions, A)``, oldest first; the last is the one taken now.
+            actions: ``(B, known_actions, A)``, oldest first; the last is the one taken now.
 
         Returns:
-            Features ``(B, C, h, w)`` and the last latent ``(B, c, h, w)``.
+            Features ``(B, C, h, w)``, and the latent that the prediction is a residual to, ``(B, c, h, w)``: the last,
+            turned into the new view where a camera turns.
         """
         # Written as channels-last memory, which is what CPU convolutions read fastest.
         stacked = rearrange(context, "b n h w c -> b h w (n c)").contiguous().permute(0, 3, 1, 2)
-        return self.past(stacked, actions.flatten(1)), context[:, 0].permute(0, 3, 1, 2)
+        seen, base = (None, context[:, 0]) if self.view is None else self.view(context, actions)
+        recent = actions[:, actions.shape[1] - self.config.past_actions :]
+        return self.past(stacked, recent.flatten(1), seen), base.permute(0, 3, 1, 2)
 
-    def predict(self, features: Tensor, last: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
+    def predict(self, features: Tensor, base: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
         """Clean prediction ``(B, h, w, c)`` for a noisy latent ``(B, h, w, c)``."""
         residual = self.denoiser(features, z.permute(0, 3, 1, 2).to(features.dtype), level, size)
-        return (residual.float() + last.float()).permute(0, 2, 3, 1)
+        return (residual.float() + base.float()).permute(0, 2, 3, 1)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Shortcut-forcing loss over the last ``rollout`` frames of each clip."""
@@ -201,7 +221,7 @@ class ConvolutionalDynamics(Dynamics):
         missing = self.context_length - latents.shape[1]
         if missing > 0:
             latents = torch.cat([latents[:, :1].expand(-1, missing, -1, -1, -1), latents], dim=1)
-        past = self.config.past_actions - 1
+        past = self.known_actions - 1
         unknown = past - actions.shape[1]
         if unknown > 0:
             actions = torch.cat([actions.new_zeros(len(actions), unknown, self.action_size), actions], dim=1)
@@ -217,9 +237,9 @@ class ConvolutionalDynamics(Dynamics):
         latents = state["latents"]
         actions = torch.cat([state["actions"], action[:, None].to(state["actions"].dtype)], dim=1)
         context = latents[:, [-offset for offset in self.history]]
-        features, last = self.features(context, actions)
+        features, base = self.features(context, actions)
         sampled, first = sample(
-            lambda z, level, size: self.predict(features, last, z, level, size),
+            lambda z, level, size: self.predict(features, base, z, level, size),
             self.config.noise_scale * noise[:, 0],
             steps,
             self.schedule,

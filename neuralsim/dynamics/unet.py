@@ -60,10 +60,21 @@ class HistoryNet(nn.Module):
         self.up1 = nn.Conv2d(high, 4 * low, 1)
         self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(up_1))
 
-    def forward(self, history: Tensor, actions: Tensor) -> Tensor:
-        """History ``(B, n * c, h, w)`` and actions ``(B, past_actions * A)`` to features ``(B, C, h, w)``."""
+    def forward(self, history: Tensor, actions: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Reads the past.
+
+        Args:
+            history: ``(B, n * c, h, w)``.
+            actions: ``(B, past_actions * A)``.
+            seen: ``(B, C, h, w)``, what else is known of it.
+
+        Returns:
+            Features ``(B, C, h, w)``.
+        """
         e = self.action_mlp(self.action(actions))
         x = self.conv_in(history) + self.position
+        if seen is not None:
+            x = x + seen
         for block in self.blocks_in:
             x = block(x, e)
         y = self.down1(x)

@@ -6,9 +6,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
-from neuralsim.actions import ActionCodec
+from neuralsim.actions import ActionCodec, has_camera
 from neuralsim.evaluation.held_out import Clips
 from neuralsim.evaluation.intervals import ratio
 
@@ -31,12 +30,6 @@ SEEN_ROWS = 0.75
 """Upper part of a picture that is looked at: below it are hotbar and hand, which stay where they are."""
 DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
 """Direction -> index in ``camera`` (pitch, yaw) and sign of the turn."""
-
-
-def has_camera(space: spaces.Space) -> bool:
-    """Whether actions turn a camera by (pitch, yaw), as MineRL's do."""
-    camera = space.spaces.get("camera") if isinstance(space, spaces.Dict) else None
-    return isinstance(camera, spaces.Box) and camera.shape == (2,)
 
 
 def picture_shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:

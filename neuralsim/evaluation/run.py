@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from neuralsim.actions import has_camera
 from neuralsim.data.episodes import EpisodeStore, write_atomically
 from neuralsim.evaluation.attention import attention_pictures
-from neuralsim.evaluation.camera import CameraReader, has_camera
+from neuralsim.evaluation.camera import CameraReader
 from neuralsim.evaluation.card import render_card
 from neuralsim.evaluation.closed_loop import describe
 from neuralsim.evaluation.controllability import controllability

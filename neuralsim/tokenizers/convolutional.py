@@ -147,8 +147,9 @@ class ConvolutionalTokenizer(Tokenizer):
         """Reconstruction loss on uint8 frames ``(N, H, W, 3)``.
 
         Returns:
-            The weighted mean squared error, and metrics: ``psnr`` and ``rare_psnr`` in dB (of all pixels, and of
-            foreground pixels at positions that are rarely foreground), and ``latent_std`` of the quietest channel.
+            The weighted mean squared error, and metrics: ``psnr`` and, where such pixels have a weight, ``rare_psnr``
+            in dB (of all pixels, and of foreground pixels at positions that are rarely foreground), and ``latent_std``
+            of the quietest channel.
         """
         x = frames.to(self.background.dtype) / 255
         raw = self.encode_raw(x)
@@ -158,9 +159,8 @@ class ConvolutionalTokenizer(Tokenizer):
         squared = rearrange((self.decode_raw(raw) - x).float().square(), "n h w c -> n c h w")
         weights, rare = self.pixel_weights(rearrange(x, "n h w c -> n c h w"))
         with torch.no_grad():
-            metrics = {
-                "psnr": -10 * squared.mean().log10(),
-                "latent_std": raw.float().std((0, 1, 2)).min(),
-                "rare_psnr": -10 * ((squared * rare).sum() / (3 * rare.sum() + 1e-6) + 1e-10).log10(),
-            }
+            metrics = {"psnr": -10 * squared.mean().log10(), "latent_std": raw.float().std((0, 1, 2)).min()}
+            if self.config.rare_weight:
+                rare_error = (squared * rare).sum() / (3 * rare.sum() + 1e-6)
+                metrics["rare_psnr"] = -10 * (rare_error + 1e-10).log10()
         return (weights * squared).mean(), metrics

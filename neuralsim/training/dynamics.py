@@ -124,12 +124,15 @@ class DynamicsRun:
         return {"pong": first, "pong-own-context": second, "pong-heads": third, "pong-transformer": transformer}
 
 
-def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, action_size: int) -> WorldModel:
+def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, codec: ActionCodec) -> WorldModel:
     """An untrained model whose sizes follow the tokenizer's latents and the actions."""
     height, width, channels = tokenizer.latent_shape
-    sizes = {"height": height, "width": width, "latent_channels": channels, "action_size": action_size}
+    sizes = {"height": height, "width": width, "latent_channels": channels, "action_size": codec.size}
     chosen: Any = run.convolutional if run.kind == "convolutional" else run.transformer
     config = dataclasses.replace(chosen, **sizes)
+    camera = codec.camera()
+    if run.kind == "convolutional" and run.convolutional.turn_view and camera is not None:
+        config = dataclasses.replace(config, camera=camera[0], camera_degrees=camera[1])
     dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
     heads = Heads(dataclasses.replace(run.heads, **sizes))
     return WorldModel(dynamics, heads, run.heads_only, heads_on_dreams=run.heads_on_dreams)
@@ -203,7 +206,7 @@ def train_dynamics(run: DynamicsRun) -> None:
     probes = mark_courses(episodes, store, run.clips, run.probes)
     things = mark_places(episodes, store, probes) if foresees(run) else ()
     torch.manual_seed(run.loop.seed)
-    model = build_world_model(run, tokenizer, codec.size)
+    model = build_world_model(run, tokenizer, codec)
     add_foresight(model, run, tokenizer, things)
     initial = None
     if run.init_from is not None:

@@ -43,7 +43,15 @@ class TokenizerRun:
     @staticmethod
     def presets() -> dict[str, TokenizerRun]:
         """Defaults by name."""
-        return {"pong": TokenizerRun()}
+        # A first-person view is all foreground; what counts is detail, so more channels and less noise on them.
+        voxels = TokenizerRun(
+            data=Path("data/explore"),
+            model=ConvolutionalTokenizerConfig(
+                latent_channels=12, latent_noise=0.05, foreground_weight=0.0, rare_weight=0.0
+            ),
+            loop=LoopConfig(steps=6000, gradient_clip=0.15, learning_rate=1.5e-3),
+        )
+        return {"pong": TokenizerRun(), "minetest": voxels}
 
 
 def load_frames(store: EpisodeStore, ids: list[int], limit: int) -> Tensor:

@@ -1,0 +1,158 @@
+"""What past frames would look like from where the camera looks now: for first-person worlds.
+
+An action says by how much the camera turns, and a turn moves a picture in a way that needs no learning: whatever lies
+in a direction is seen in that direction, near or far. So past frames are turned into the new view before the network
+reads them, and the prediction starts from the last frame so turned, not from the last frame. What was seen some frames
+ago and comes into view again lies where it belongs.
+
+Turns happen in the plane of the screen and in parts of a latent position, so latents are first unfolded to a picture
+(a learned one, of a few channels, finer than the latent grid) and folded again afterwards.
+
+Legend: B lanes, n frames of history, h w c latent grid, A encoded action, v channels and f times the resolution of the
+unfolded picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from neuralsim.dynamics.convolutional import ConvolutionalDynamicsConfig
+
+FINENESS = 4
+"""Pixels of the unfolded picture per latent position along each side."""
+STEEPEST = math.radians(89.0)
+"""Pitch at which a camera stops, as far as anybody can see."""
+
+
+def check_camera(config: ConvolutionalDynamicsConfig) -> None:
+    """Sees to it that the options about the camera make sense.
+
+    Raises:
+        ValueError: If they do not; the message names the one.
+    """
+    places = tuple(config.camera)
+    if places and (len(places) != 2 or not all(0 <= place < config.action_size for place in places)):
+        raise ValueError(
+            f"camera is {places}; it must be two places, of pitch and yaw, among the {config.action_size} numbers of "
+            "an encoded action"
+        )
+    if not 0 < config.camera_degrees <= 180:
+        raise ValueError(f"camera_degrees is {config.camera_degrees}; it must be above 0 and at most 180")
+    if len(config.field_of_view) != 2 or not all(0 < angle < 180 for angle in config.field_of_view):
+        raise ValueError(f"field_of_view is {config.field_of_view}; it must be two angles between 0 and 180 degrees")
+    if config.view_channels < 1:
+        raise ValueError(f"view_channels is {config.view_channels}; it must be at least 1")
+
+
+class TurnedView(nn.Module):
+    """Past latents as seen from where the camera looks after the action that is taken now.
+
+    How far the camera looks up or down is not told by actions, only how that changes; but a turn about the vertical
+    moves the picture otherwise where one looks at one's feet. The pitch is estimated from the last frame, and learned
+    by what makes the turned frames fit.
+    """
+
+    def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
+        super().__init__()
+        c, v = config.latent_channels, config.view_channels
+        self.history = tuple(config.history)
+        self.camera, self.degrees = tuple(config.camera), config.camera_degrees
+        vertical, horizontal = config.field_of_view
+        self.extent = (math.tan(math.radians(vertical) / 2), math.tan(math.radians(horizontal) / 2))
+        self.unfold = nn.Conv2d(c, v * FINENESS**2, 3, padding=1)
+        self.fold = nn.Conv2d(v, c, FINENESS, stride=FINENESS, bias=False)
+        self.read = nn.Conv2d(len(self.history) * (v + 1), config.channels, FINENESS, stride=FINENESS)
+        self.pitch = nn.Sequential(
+            nn.Conv2d(c, 32, 3, stride=2, padding=1), nn.SiLU(), nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.SiLU()
+        )
+        self.pitch_out = nn.Linear(32 * math.ceil(config.height / 4), 1)
+        nn.init.zeros_(self.fold.weight)
+        for part in (self.read, self.pitch_out):
+            nn.init.zeros_(part.weight)
+            nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+
+    def forward(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns the frames of the history.
+
+        Args:
+            context: ``(B, n, h, w, c)``, newest first.
+            actions: ``(B, T, A)``, oldest first; the last is the one taken now, and T reaches back to the oldest frame.
+
+        Returns:
+            What the turned frames show, for the network that reads the past, ``(B, C, h, w)``; and the last frame so
+            turned, ``(B, h, w, c)``, which is the last frame itself where the camera rests.
+        """
+        lanes, frames = context.shape[:2]
+        latents = rearrange(context, "b n h w c -> (b n) c h w")
+        pictures = F.pixel_shuffle(self.unfold(latents), FINENESS)
+        grid, inside = self.look(*self.turns(context, actions), pictures.shape[-2:])
+        turned = F.grid_sample(pictures.float(), grid, align_corners=False).to(pictures.dtype)
+        inside = inside.to(pictures.dtype)
+        seen = torch.cat([turned, inside], dim=1)
+        read = self.read(rearrange(seen, "(b n) v y x -> b (n v) y x", n=frames))
+        moved = (inside * (turned - pictures)).unflatten(0, (lanes, frames))[:, 0]
+        return read, context[:, 0] + self.fold(moved).permute(0, 2, 3, 1)
+
+    def turns(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pitch of every frame of the history and of the new one, and the yaw between them, ``(B, n)`` in radians."""
+        by_action = actions[..., list(self.camera)].float() * math.radians(self.degrees)
+        # Of each frame: all turns from it to the new frame.
+        since = by_action.flip(1).cumsum(1)[:, [offset - 1 for offset in self.history]]
+        last = self.estimate(context[:, 0])[:, None]
+        now = (last + since[:, :1, 0]).clamp(-STEEPEST, STEEPEST)
+        then = (last + since[:, :1, 0] - since[..., 0]).clamp(-STEEPEST, STEEPEST)
+        return then, now.expand_as(then), since[..., 1]
+
+    def estimate(self, last: Tensor) -> Tensor:
+        """Pitch ``(B,)`` in radians, down is positive, of the camera that sees ``(B, h, w, c)``."""
+        rows = self.pitch(last.permute(0, 3, 1, 2)).mean(3)
+        return STEEPEST * torch.tanh(self.pitch_out(rows.flatten(1))[:, 0].float())
+
+    def look(self, then: Tensor, now: Tensor, yaw: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """Where on old pictures lies what the new view shows.
+
+        Args:
+            then: Pitch of the old views, ``(B, n)``.
+            now: Pitch of the new one, ``(B, n)``.
+            yaw: By how much the new one looks further to the right, ``(B, n)``.
+            size: Rows and columns.
+
+        Returns:
+            Places for :func:`torch.nn.functional.grid_sample` ``(B * n, rows, columns, 2)``, and whether they are on
+            the old picture ``(B * n, 1, rows, columns)``.
+        """
+        # Directions: right, down, ahead. A pitch turns about the first axis, a yaw about the second.
+        turn = pitched(then).transpose(-1, -2) @ yawed(yaw) @ pitched(now)
+        rows, columns = (
+            ((torch.arange(n, device=then.device) + 0.5) / n * 2 - 1) * extent
+            for n, extent in zip(size, self.extent, strict=True)
+        )
+        down, right = torch.meshgrid(rows, columns, indexing="ij")
+        rays = torch.stack([right, down, torch.ones_like(down)]).flatten(1)
+        old = rearrange(turn.flatten(0, 1) @ rays, "b d (y x) -> b y x d", y=size[0])
+        ahead = old[..., 2]
+        extent = torch.tensor([self.extent[1], self.extent[0]], device=then.device)
+        grid = old[..., :2] / ahead.clamp(min=0.1)[..., None] / extent
+        inside = (ahead > 0.1) & (grid.abs() <= 1).all(-1)
+        # What lies behind is nowhere on the picture.
+        grid = torch.where((ahead > 0.1)[..., None], grid, torch.full_like(grid, 3.0)).clamp(-3, 3)
+        return grid, inside[:, None]
+
+
+def pitched(angle: Tensor) -> Tensor:
+    """Rotations ``(..., 3, 3)`` that look down by angles ``(...)``."""
+    c, s, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([one, zero, zero, zero, c, s, zero, -s, c], dim=-1).unflatten(-1, (3, 3))
+
+
+def yawed(angle: Tensor) -> Tensor:
+    """Rotations ``(..., 3, 3)`` that look to the right by angles ``(...)``."""
+    c, s, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([c, zero, s, zero, one, zero, -s, zero, c], dim=-1).unflatten(-1, (3, 3))

@@ -1,0 +1,174 @@
+"""Past frames turned into the view of a camera, on a panorama whose every direction has a colour."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralsim.actions import ActionCodec
+from neuralsim.dynamics.base import ClipBatch
+from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
+from neuralsim.dynamics.view import TurnedView, pitched, yawed
+
+CONFIG = ConvolutionalDynamicsConfig(
+    height=8,
+    width=8,
+    latent_channels=2,
+    action_size=3,
+    history=(1, 2, 4),
+    past_actions=2,
+    channels=16,
+    embedding=16,
+    max_steps=8,
+    rollout=2,
+    camera=(1, 2),
+    camera_degrees=10.0,
+)
+
+
+def panorama(pitch: float, yaw: float, size: int = 64) -> torch.Tensor:
+    """What a camera sees in a world that is a smooth function of direction: ``(1, size, size)``."""
+    extent_y, extent_x = (math.tan(math.radians(angle) / 2) for angle in CONFIG.field_of_view)
+    at = (torch.arange(size) + 0.5) / size * 2 - 1
+    down, right = torch.meshgrid(at * extent_y, at * extent_x, indexing="ij")
+    rays = torch.stack([right, down, torch.ones_like(down)]).flatten(1)
+    turn = yawed(torch.tensor(math.radians(yaw))) @ pitched(torch.tensor(math.radians(pitch)))
+    x, y, z = turn @ (rays / rays.norm(dim=0))
+    return (x + 0.5 * torch.sin(4 * z) + torch.cos(3 * y + x)).view(1, size, size)
+
+
+@given(
+    pitch=st.floats(-60, 60),
+    down=st.floats(-10, 10),
+    right=st.floats(-20, 20),
+)
+def test_a_turned_picture_is_what_the_camera_sees(pitch, down, right):
+    view = TurnedView(CONFIG)
+    angles = [torch.tensor([[math.radians(a)]]) for a in (pitch, pitch + down, right)]
+    grid, inside = view.look(*angles, torch.Size((64, 64)))
+    before, after = panorama(pitch, 30.0), panorama(pitch + down, 30.0 + right)
+    turned = torch.nn.functional.grid_sample(before[None], grid, align_corners=False)
+    inner = inside & (grid.abs() < 0.97).all(-1)[:, None]
+    assert inner.float().mean() > 0.3
+    assert float((turned - after[None])[inner].abs().max()) < 0.02
+
+
+def test_turns_add_up_from_the_oldest_frame_to_the_new_one():
+    view = TurnedView(CONFIG)
+    actions = torch.zeros(1, 4, 3)
+    actions[0, :, 1] = torch.tensor([0.1, 0.2, 0.3, 0.4])  # pitch, in tens of degrees
+    actions[0, :, 2] = torch.tensor([0.0, 1.0, 0.0, -0.5])
+    then, now, yaw = (x[0].rad2deg() for x in view.turns(torch.zeros(1, 3, 8, 8, 2), actions))
+    # One, two and four actions since; the camera that saw the last frame looked straight ahead.
+    assert torch.allclose(now, torch.full((3,), 4.0), atol=1e-4)
+    assert torch.allclose(then, torch.tensor([0.0, -3.0, -6.0]), atol=1e-4)
+    assert torch.allclose(yaw, torch.tensor([-5.0, -5.0, 5.0]), atol=1e-4)
+
+
+def test_a_camera_at_rest_changes_nothing_and_untrained_one_copies():
+    torch.manual_seed(0)
+    view = TurnedView(CONFIG)
+    torch.nn.init.normal_(view.fold.weight)
+    context, rest = torch.randn(2, 3, 8, 8, 2), torch.zeros(2, 4, 3)
+    _, base = view(context, rest)
+    assert torch.allclose(base, context[:, 0], atol=1e-4)
+    turned = rest.clone()
+    turned[..., 2] = 1.0
+    assert not torch.allclose(view(context, turned)[1], context[:, 0], atol=0.1)
+    read, base = TurnedView(CONFIG)(context, turned)
+    assert torch.equal(base, context[:, 0])
+    assert torch.equal(read, torch.zeros_like(read))
+
+
+def turning_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
+    """Films of a panorama by a camera that turns at random, folded to latents of every fourth pixel."""
+    rng = np.random.default_rng(seed)
+    steps = model.clip_length
+    turns = rng.uniform(-1, 1, (lanes, steps - 1, 2)).astype(np.float32)
+    yaws = rng.uniform(0, 360, (lanes, 1)) + np.concatenate(
+        [np.zeros((lanes, 1)), 10 * turns[..., 1].cumsum(1)], axis=1
+    )
+    pitches = np.concatenate([np.zeros((lanes, 1)), 10 * turns[..., 0].cumsum(1)], axis=1)
+    films = torch.stack(
+        [
+            torch.stack([panorama(p, y, 8)[0] for p, y in zip(*lane, strict=True)])
+            for lane in zip(pitches, yaws, strict=True)
+        ]
+    )
+    latents = torch.stack([films, films.square() - 1], dim=-1)
+    actions = torch.cat([torch.zeros(lanes, steps - 1, 1), torch.from_numpy(turns)], dim=2)
+    zeros = torch.zeros(lanes, steps - 1)
+    return ClipBatch(latents, actions, zeros, zeros, torch.ones(lanes, steps, dtype=torch.bool))
+
+
+def test_a_turning_camera_is_learned_sooner_with_turned_frames():
+    errors = {}
+    for camera in (CONFIG.camera, ()):
+        torch.manual_seed(0)
+        model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "camera": camera, "rollout": 1}))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for step in range(60):
+            loss, _ = model(turning_clips(model, 16, step))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            errors[camera] = float(model(turning_clips(model, 64, 1000))[1]["relative_to_copy"])
+    assert errors[CONFIG.camera] < 0.7 * errors[()]
+
+
+def test_a_step_remembers_the_turns_that_its_oldest_frame_needs():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(CONFIG).eval()
+    for part in model.view.parameters():
+        torch.nn.init.normal_(part, std=0.1)
+    batch = turning_clips(model, 2, 0)
+    begin = model.context_length
+    state = model.start(batch.latents[:, :begin], batch.actions[:, : begin - 1])
+    assert state["actions"].shape == (2, 3, 3)  # and the action taken now makes four, as far back as the history goes
+    bounds = (torch.full((8, 8, 2), -9.0), torch.full((8, 8, 2), 9.0))
+    noise = torch.zeros(2, 2, 8, 8, 2)
+    other = {**state, "actions": state["actions"].clone()}
+    other["actions"][:, 0, 2] += 1.0
+    with torch.no_grad():
+        first, following, _ = model.step(state, batch.actions[:, begin - 1], noise, 1, bounds)
+        second, _, _ = model.step(other, batch.actions[:, begin - 1], noise, 1, bounds)
+    assert following["actions"].shape == state["actions"].shape
+    # The denoiser's last layer is zero yet: what changed is in the features alone.
+    assert torch.equal(first, second)
+    context = batch.latents[:, [begin - offset for offset in CONFIG.history]]
+    whole = batch.actions[:, :begin]
+    changed = whole.clone()
+    changed[:, 0, 2] += 1.0
+    with torch.no_grad():
+        assert not torch.equal(model.features(context, whole)[0], model.features(context, changed)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"camera": (1,)}, "two places"),
+        ({"camera": (1, 3)}, "among the 3 numbers"),
+        ({"camera_degrees": 0.0}, "camera_degrees is 0.0"),
+        ({"field_of_view": (70.0, 180.0)}, "field_of_view"),
+        ({"view_channels": 0}, "view_channels is 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(change, word):
+    with pytest.raises(ValueError, match=word):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), **change}))
+
+
+def test_codec_finds_the_camera():
+    space = spaces.Dict(
+        {"attack": spaces.Discrete(2), "camera": spaces.Box(-10, 10, (2,), np.float32), "jump": spaces.Discrete(2)}
+    )
+    assert ActionCodec(space).camera() == ((2, 3), 10.0)
+    assert ActionCodec(spaces.Discrete(3)).camera() is None
+    lopsided = spaces.Dict({"camera": spaces.Box(-10, 20, (2,), np.float32)})
+    assert ActionCodec(lopsided).camera() is None
