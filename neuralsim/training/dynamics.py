@@ -49,7 +49,7 @@ class DynamicsRun:
     """Folder of the run; the same command resumes it."""
     init_from: Path | None = None
     """Start from the weights of another dynamics run, or of a world (pong is the bundled one), of the same size;
-    it may have seen fewer past actions, or have fewer blocks."""
+    it may have seen fewer past actions, have fewer blocks, or know other buttons."""
     heads_only: bool = False
     """Trains reward and continue heads alone, on real frames; for a run that begins from another (--init-from)."""
     heads_on_dreams: bool = False
@@ -211,7 +211,7 @@ def train_dynamics(run: DynamicsRun) -> None:
     initial = None
     if run.init_from is not None:
         # A run that is resumed has its weights already: what it began from may have gone on since, or be gone.
-        initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from)
+        initial = initial_weights_of(run.out, run.init_from) or load_initial_weights(model, run.init_from, codec)
     beyond = model.foresight.beyond if model.foresight else 0
     clip_length, predicted = model.dynamics.clip_length, model.dynamics.predicted
     sampler = ClipSampler(episodes, clip_length, predicted, run.clips, run.loop.seed, beyond)
@@ -225,6 +225,7 @@ def train_dynamics(run: DynamicsRun) -> None:
     description: dict[str, Any] = {
         "kind": "dynamics",
         "env_id": store.info.env_id,
+        "action_space": store.info.action_space,
         "tokenizer": fingerprint(tokenizer),
         "dynamics": part_config(model.dynamics),
         "heads": dataclasses.asdict(model.heads.config),
@@ -246,6 +247,7 @@ def train_dynamics(run: DynamicsRun) -> None:
         "dynamics": {"config": dataclasses.asdict(sizes())},
         "clips": dataclasses.asdict(ClipMix()),
         "heads_on_dreams": False,
+        "action_space": store.info.action_space,
     }
     training = TrainingRun(
         model,

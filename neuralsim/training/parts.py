@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from gymnasium import Space
+from torch import Tensor, nn
 
+from neuralsim.actions import ActionCodec, space_from_json
 from neuralsim.data.latents import fingerprint
 from neuralsim.dynamics import build_dynamics
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.registration import BUNDLED_WORLDS
 from neuralsim.tensor_files import read_tensors, write_tensors
 from neuralsim.tokenizers import Tokenizer, build_tokenizer
+from neuralsim.training.other_actions import refit_actions
 from neuralsim.training.world_model import WorldModel
 from neuralsim.world import World
 from neuralsim.world_files import WEIGHTS
@@ -67,25 +70,37 @@ def tokenizer_fingerprint(world: World) -> str:
     return fingerprint(world.tokenizer if world.source is None else load_tokenizer(world.source))
 
 
-def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
+def load_initial_weights(model: WorldModel, path: Path, codec: ActionCodec) -> dict[str, Any]:
     """Copies weights into ``model`` from a dynamics run, its ``dynamics.safetensors``, or a world.
 
-    Past actions that their model did not see begin with no weight, blocks that it did not have change nothing.
+    Past actions that their model did not see begin with no weight, blocks that it did not have change nothing, and of
+    other actions those parts are known that both have (:mod:`neuralsim.training.other_actions`).
+
+    Args:
+        model: As large as theirs.
+        path: Where theirs is.
+        codec: Of the actions that ``model`` sees.
 
     Returns:
         Where they come from and how they were trained, for the description of the run that goes on from them.
 
     Raises:
-        ValueError: If the sizes differ.
+        ValueError: If the sizes differ, or the actions have nothing in common.
     """
     try:
         if (world := _world(path)) is not None:
-            _check_actions(model, world.dynamics.action_size, path)
-            model.dynamics.load_state_dict(model.dynamics.fitted(world.dynamics.state_dict()))
-            model.heads.load_state_dict(world.heads.state_dict())
+            dynamics, heads = (
+                _with_actions(part.state_dict(), world.action_space, codec, path)
+                for part in (world.dynamics, world.heads)
+            )
+            model.dynamics.load_state_dict(model.dynamics.fitted(dynamics))
+            model.heads.load_state_dict(heads)
             return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
         tensors, description = _read(path, "dynamics.safetensors", "world model")
-        _check_actions(model, description["dynamics"]["config"]["action_size"], path)
+        if told := description.get("action_space"):
+            tensors = _with_actions(tensors, space_from_json(told), codec, path)
+        else:
+            _check_actions(model, description["dynamics"]["config"]["action_size"], path)
         theirs = {name.removeprefix(DYNAMICS): value for name, value in tensors.items() if name.startswith(DYNAMICS)}
         tensors |= {DYNAMICS + name: value for name, value in model.dynamics.fitted(theirs).items()}
         own = model.state_dict()
@@ -100,6 +115,16 @@ def load_initial_weights(model: WorldModel, path: Path) -> dict[str, Any]:
         return {"path": str(path), **told, **read_spent(path)}
     except RuntimeError as error:
         raise ValueError(f"--init-from {path} has other sizes than this run: {error}") from None
+
+
+def _with_actions(weights: dict[str, Tensor], theirs: Space, own: ActionCodec, path: Path) -> dict[str, Tensor]:
+    """Weights that see the actions of ``own``."""
+    if theirs == own.space:
+        return weights
+    try:
+        return refit_actions(weights, ActionCodec(theirs), own)
+    except ValueError as error:
+        raise ValueError(f"--init-from {path}: {error}") from None
 
 
 def _check_actions(model: WorldModel, size: int, path: Path) -> None:
