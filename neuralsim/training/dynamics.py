@@ -121,7 +121,41 @@ class DynamicsRun:
             ),
             loop=LoopConfig(steps=700, learning_rate=1e-3, decay_fraction=0.8),
         )
-        return {"pong": first, "pong-own-context": second, "pong-heads": third, "pong-transformer": transformer}
+        # The same two stages in a first-person world, where whole pictures move: more channels, a past that reaches as
+        # far in fewer frames, nothing that stands still and could wear away, and nothing that probes know.
+        voxels = DynamicsRun(
+            data=Path("data/explore"),
+            out=Path("runs/first"),
+            batch_size=64,
+            clips=ClipMix(events=0.1, ends=0.0, aftermath=0.0, starts=0.01),
+            convolutional=ConvolutionalDynamicsConfig(
+                history=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+                channels=64,
+                rollout=1,
+                self_context=0.0,
+                bootstrap_start=0.3,
+                zero_fraction=0.5,
+            ),
+            loop=LoopConfig(steps=6000, learning_rate=1e-3, optimizer="muon"),
+        )
+        voxels_own = dataclasses.replace(
+            voxels,
+            init_from=Path("runs/first"),
+            out=Path("runs/second"),
+            batch_size=16,
+            convolutional=dataclasses.replace(
+                voxels.convolutional, lead=12, rollout=4, self_context=0.75, self_start=0.0, bootstrap_start=0.0
+            ),
+            loop=LoopConfig(steps=1000, learning_rate=7e-4, optimizer="muon", decay_fraction=0.85),
+        )
+        return {
+            "pong": first,
+            "pong-own-context": second,
+            "pong-heads": third,
+            "pong-transformer": transformer,
+            "minetest": voxels,
+            "minetest-own-context": voxels_own,
+        }
 
 
 def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, codec: ActionCodec) -> WorldModel:
