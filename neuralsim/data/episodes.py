@@ -388,16 +388,21 @@ class EpisodeStore:
 
 @contextlib.contextmanager
 def new_store(path: Path, info: DatasetInfo) -> Iterator[EpisodeStore]:
-    """A store that is removed again if filling it fails: a part of an import would look like a whole one."""
-    store = EpisodeStore.create(path, info)
+    """A store that is filled under another name and gets its own when it is whole, or is removed.
+
+    Raises:
+        FileExistsError: If there is something at ``path`` already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already; choose another folder")
+    temporary = path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
+        store = EpisodeStore.create(temporary, info)
         yield store
-    except BaseException:
-        shutil.rmtree(path / "episodes", ignore_errors=True)
-        (path / "dataset.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.rmdir()
-        raise
+        os.replace(temporary, path)
+        store.path = path
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

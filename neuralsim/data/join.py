@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from neuralsim.data.episodes import DatasetInfo, EpisodeStore
+from neuralsim.data.episodes import DatasetInfo, EpisodeStore, new_store
 from neuralsim.data.latents import link_latents
 
 MADE_HOW = ("command", "source")
@@ -48,8 +45,6 @@ def join(config: JoinConfig) -> EpisodeStore:
         raise ValueError("name two or more datasets to join")
     stores = [EpisodeStore.open(path) for path in config.sources]
     check_alike(stores)
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise FileExistsError(f"{config.out} is there already; choose another folder")
     words = ["neuralsim", "data", "join", *map(str, config.sources), "--out", str(config.out)]
     commands = [store.info.command for store in stores if store.info.command]
     info = replace(
@@ -57,19 +52,13 @@ def join(config: JoinConfig) -> EpisodeStore:
         command=" && ".join([*commands, shlex.join(words)]),
         source={"joined": [{"path": str(store.path), **store.info.source} for store in stores]},
     )
-    # Under another name until it is whole, so that a part of it is never taken for all.
-    temporary = config.out.absolute().with_name(f".{config.out.name}.{uuid.uuid4().hex}.part")
-    try:
-        joined, episodes = EpisodeStore.create(temporary, info), 0
+    with new_store(config.out, info) as joined:
+        episodes = 0
         for store in stores:
             for episode in store.ids:
                 joined.adopt(store, episode, episodes)
                 link_latents(store, episode, joined, episodes)
                 episodes += 1
-        os.replace(temporary, config.out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    joined = EpisodeStore.open(config.out)
     print(f"{len(joined)} episodes, {joined.total_steps} steps in {joined.path}")
     return joined
 
