@@ -36,7 +36,9 @@ def build_tiny_world(
     from neuralsim.world import World, WorldConfig
 
     action_space = action_space or spaces.Discrete(6)
-    size = ActionCodec(action_space).size
+    codec = ActionCodec(action_space)
+    size, turn = codec.size, codec.camera()
+    camera = {"camera": turn[0], "camera_degrees": turn[1]} if turn else {}
     height, width = frame_size
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -47,12 +49,15 @@ def build_tiny_world(
         dynamics = ConvolutionalDynamics(
             ConvolutionalDynamicsConfig(
                 **grid, action_size=size, history=(1, 2, 4), past_actions=2, channels=8, embedding=16,
-                denoiser_blocks=1, max_steps=8, rollout=2,
+                denoiser_blocks=1, max_steps=8, rollout=2, **camera,
             )
         )  # fmt: skip
         heads = Heads(HeadsConfig(**grid, action_size=size, channels=4, hidden=16))
         # Untrained models copy the last frame and pay nothing; random last layers make dreams eventful.
         torch.nn.init.normal_(dynamics.denoiser.conv_out.weight, std=0.1)
+        if dynamics.view is not None:
+            for layer in (dynamics.view.fold, dynamics.view.read):
+                torch.nn.init.normal_(layer.weight, std=0.1)
         for layer in (heads.trunk[0], heads.trunk[2]):
             layer.weight.mul_(3)
         torch.nn.init.normal_(heads.hidden.weight, std=0.15)
@@ -98,3 +103,14 @@ def build_tiny_world(
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny world, for ``World.load`` and ``gym.make("Dream-v0", world=str(tiny_world))``."""
     return build_tiny_world().save(tmp_path_factory.mktemp("worlds") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def minerl_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with MineRL's actions, learned from observations under "pov"."""
+    from neuralsim.envs.minerl_spaces import v0_action_space
+
+    world = build_tiny_world(
+        v0_action_space(camera_limit=10.0), preprocessing={"size": [48, 64], "source": "observation", "key": "pov"}
+    )
+    return world.save(tmp_path_factory.mktemp("worlds") / "voxels")

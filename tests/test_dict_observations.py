@@ -22,20 +22,11 @@ from neuralsim.envs.first_person import FirstPersonKeys
 from neuralsim.envs.flatten_actions import FlattenActions, FlattenVectorActions
 from neuralsim.envs.frame_stack import VectorFrameStack
 from neuralsim.envs.keyboard import SPACE
-from neuralsim.envs.minerl_spaces import observation_space, v0_action_space
+from neuralsim.envs.minerl_spaces import observation_space
 from neuralsim.envs.play import PlayConfig, open_game
 from neuralsim.envs.real_to_dream import RealToDream
 from neuralsim.envs.session import Session
 from neuralsim.registration import OWN_WORLD
-
-
-@pytest.fixture(scope="module")
-def minerl_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world with MineRL's actions, learned from observations under "pov"."""
-    world = build_tiny_world(
-        v0_action_space(camera_limit=10.0), preprocessing={"size": [48, 64], "source": "observation", "key": "pov"}
-    )
-    return world.save(tmp_path_factory.mktemp("worlds") / "voxels")
 
 
 def test_as_minerl_shows_them(minerl_world: Path):
