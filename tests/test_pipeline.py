@@ -293,11 +293,15 @@ def test_usage_lists_every_command(capsys):
     assert all(name in text for name in COMMANDS)
 
 
-def test_every_command_of_the_recipe_is_one():
+RECIPES = sorted((Path(__file__).parent.parent / "neuralsim" / "worlds").glob("*/recipe.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_every_command_of_a_recipe_is_one(path):
     import importlib
     import runpy
 
-    recipe = runpy.run_path(str(Path(__file__).parent.parent / "neuralsim" / "worlds" / "pong" / "recipe.py"))
+    recipe = runpy.run_path(str(path))
     for words in recipe["commands"](Path("home")):
         name = next(" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS)
         config = parse(importlib.import_module(COMMANDS[name].module), COMMANDS[name], name, words[len(name.split()) :])

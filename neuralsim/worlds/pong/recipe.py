@@ -22,10 +22,9 @@ latents. First 3,000 steps, then as many again. The agents beside the world are 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from neuralsim.cli import main
+from neuralsim.worlds.recipes import follow
 
 # The Atari 100k protocol: frame skip 4, no sticky actions.
 GAME = ["ALE/Pong-v5", "--env-kwargs", '{"repeat_action_probability": 0.0}']
@@ -127,17 +126,4 @@ def mix(turns: float = 0.0, comebacks: float = 0.0) -> list[str]:
 
 
 if __name__ == "__main__":
-    home = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    # Recordings grow after runs have learned from them, and a run that is done would not know them again.
-    noted = home / "recipe_done.txt"
-    done = noted.read_text().splitlines() if noted.exists() else []
-    for words in commands(home):
-        line = " ".join(words)
-        if line in done:
-            continue
-        print("$ neuralsim", line, flush=True)
-        if status := main(words):
-            sys.exit(status)
-        home.mkdir(parents=True, exist_ok=True)
-        with noted.open("a") as file:
-            file.write(line + "\n")
+    follow(commands)
