@@ -121,16 +121,15 @@ class DynamicsRun:
             ),
             loop=LoopConfig(steps=700, learning_rate=1e-3, decay_fraction=0.8),
         )
-        # The same two stages in a first-person world, where whole pictures move: more channels, a past that reaches as
-        # far in fewer frames, nothing that stands still and could wear away, and nothing that probes know.
+        # The same two stages in a first-person world, where whole pictures move: a past that reaches as far in fewer
+        # frames, nothing that stands still and could wear away, and nothing that probes know.
         voxels = DynamicsRun(
             data=Path("data/explore"),
             out=Path("runs/first"),
             batch_size=64,
             clips=ClipMix(events=0.1, ends=0.0, aftermath=0.0, starts=0.01),
             convolutional=ConvolutionalDynamicsConfig(
-                history=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
-                channels=64,
+                history=(1, 2, 3, 4, 8, 16, 32),
                 rollout=1,
                 self_context=0.0,
                 bootstrap_start=0.3,
