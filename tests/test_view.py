@@ -13,6 +13,8 @@ from neuralsim.actions import ActionCodec
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
 from neuralsim.dynamics.view import TurnedView, pitched, yawed
+from neuralsim.tokenizers.convolutional import ConvolutionalTokenizer, ConvolutionalTokenizerConfig
+from neuralsim.training.dynamics import DynamicsRun, build_world_model
 
 CONFIG = ConvolutionalDynamicsConfig(
     height=8,
@@ -172,3 +174,17 @@ def test_codec_finds_the_camera():
     assert ActionCodec(spaces.Discrete(3)).camera() is None
     lopsided = spaces.Dict({"camera": spaces.Box(-10, 20, (2,), np.float32)})
     assert ActionCodec(lopsided).camera() is None
+
+
+def test_training_finds_the_camera_among_the_actions():
+    tokenizer = ConvolutionalTokenizer(ConvolutionalTokenizerConfig(32, 32, latent_channels=2, channels=8, blocks=1))
+    space = spaces.Dict({"attack": spaces.Discrete(2), "camera": spaces.Box(-5, 5, (2,), np.float32)})
+    for run, expected in (
+        (DynamicsRun(), (2, 3)),
+        (DynamicsRun(convolutional=ConvolutionalDynamicsConfig(turn_view=False)), ()),
+    ):
+        dynamics = build_world_model(run, tokenizer, ActionCodec(space)).dynamics
+        assert dynamics.config.camera == expected
+        assert (dynamics.view is not None) == bool(expected)
+        assert not expected or dynamics.config.camera_degrees == 5.0
+    assert build_world_model(DynamicsRun(), tokenizer, ActionCodec(spaces.Discrete(6))).dynamics.view is None
