@@ -265,12 +265,13 @@ class ActionCodec:
         degrees = float(camera.high[0])
         if not (np.all(camera.high == degrees) and np.all(camera.low == -degrees)):
             return None
-        begin = 0
-        for key, codec in self.parts:
-            if key == "camera":
-                break
-            begin += codec.size
+        begin, _ = self.places()["camera"]
         return (begin, begin + 1), degrees
+
+    def places(self) -> dict[Any, tuple[int, ActionCodec]]:
+        """Where the parts of a Dict or Tuple action begin in an encoded action, and the codec of each, by its key."""
+        begins = np.cumsum([0, *(codec.size for _, codec in self.parts)]).tolist()
+        return {key: (begin, codec) for begin, (key, codec) in zip(begins, self.parts, strict=False)}
 
     def blocks(self) -> list[tuple[int, int, str]]:
         """What the numbers of an encoded action are: begin, size and kind of each block, in order.

@@ -63,6 +63,12 @@ def find_world(source: str | os.PathLike[str]) -> Path:
     # A bare name means the bundled world wherever the program runs; a folder of that name is "./pong".
     if isinstance(source, str) and name in bundled_worlds():
         return BUNDLED / name
+    if source in BUNDLED_WORLDS:
+        raise FileNotFoundError(
+            f"{source} is not there: its world, {BUNDLED / name}, did not come with this installation; install "
+            f"neuralsim again, or make it anew (make world WORLD={name}). "
+            f"Bundled worlds: {', '.join(bundled_worlds()) or 'none'}"
+        )
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / CONFIG).is_file():

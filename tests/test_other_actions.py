@@ -50,7 +50,23 @@ def test_buttons_that_both_know_do_the_same():
     with torch.no_grad():
         before = old.features(context, encoded(HUMAN, actions)[None])
         after = new.features(context, encoded(V0, actions)[None])
+        frames = (torch.randn(3, old_heads.config.frames - 1, 8, 8, 2), torch.randn(3, 8, 8, 2))
+        paid, paid_now = old_heads(*frames, encoded(HUMAN, actions)), new_heads(*frames, encoded(V0, actions))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(paid, paid_now, strict=True))
+
+
+def test_a_camera_that_may_turn_less_turns_as_far():
+    wide = ActionCodec(action_space(V0_BUTTONS, camera_limit=180))
+    torch.manual_seed(0)
+    layer = {"action.weight": torch.randn(4, 2 * wide.size), "action.bias": torch.randn(4)}
+    narrow = refit_actions(layer, wide, V0)
+    actions = moves(2, 0)
+    before, after = (
+        weights["action.weight"] @ encoded(codec, actions).flatten() + weights["action.bias"]
+        for weights, codec in ((layer, wide), (narrow, V0))
+    )
+    assert torch.allclose(before, after, atol=1e-4)
 
 
 def test_buttons_that_are_new_do_nothing_yet():

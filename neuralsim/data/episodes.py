@@ -395,11 +395,12 @@ def new_store(path: Path, info: DatasetInfo) -> Iterator[EpisodeStore]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} is there already; choose another folder")
-    temporary = path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    folder = path.resolve()
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
         store = EpisodeStore.create(temporary, info)
         yield store
-        os.replace(temporary, path)
+        os.replace(temporary, folder)
         store.path = path
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -102,11 +102,12 @@ class ConvolutionalDynamicsConfig:
     turn_view: bool = True
     """Where actions turn a camera: past frames are turned into the new view before they are read."""
     camera: tuple[int, ...] = ()
-    """Where in an encoded action the turn of the camera stands, pitch and yaw; none: nothing turns."""
+    """Where in an encoded action the turn of the camera stands, pitch and yaw; found by itself where there is one."""
     camera_degrees: float = 10.0
     """By how many degrees an encoded 1 turns it."""
     field_of_view: tuple[float, float] = (70.0, 102.4)
-    """What the camera sees, in degrees from top to bottom and from left to right. Minecraft at 16:9, and Minetest."""
+    """What the camera sees, in degrees from top to bottom and from left to right. Minecraft at 16:9, and Minetest,
+    however they were resized since; a game that draws square pictures sees as many degrees either way."""
     view_channels: int = 4
     """Channels of the pictures that are turned."""
 
@@ -149,12 +150,13 @@ class ConvolutionalDynamics(Dynamics):
         self.action_size = config.action_size
         self.history = history
         self.context_length = max(history[-1], config.past_actions)
-        self.known_actions = max(config.past_actions, history[-1] if config.camera else 0)
+        turns = config.turn_view and len(config.camera) > 0
+        self.known_actions = max(config.past_actions, history[-1] if turns else 0)
         self.predicted = config.rollout
         self.clip_length = self.context_length + config.lead + config.rollout
         self.max_steps = config.max_steps
         self.past = HistoryNet(config)
-        self.view = TurnedView(config) if config.camera else None
+        self.view = TurnedView(config) if turns else None
         self.denoiser = Denoiser(config)
         self.scale = RunningRMS()
         self.progress = 0.0
@@ -164,15 +166,18 @@ class ConvolutionalDynamics(Dynamics):
         self.progress = share
 
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model that sees fewer past actions, or has fewer blocks; call it before this one has learned.
+        """Weights of a model that sees fewer past actions, has fewer blocks, or does not turn its view.
 
-        The older actions begin with no weight, and an untrained block changes nothing.
+        Call it before this one has learned: the older actions begin with no weight, and an untrained block or view
+        changes nothing.
         """
         name = "past.action.weight"
         if name not in weights:
             return weights
-        blocks = {key: value for key, value in self.past.state_dict(prefix="past.").items() if ".blocks_" in key}
-        weights = {**blocks, **weights}
+        new = {key: value for key, value in self.past.state_dict(prefix="past.").items() if ".blocks_" in key}
+        if self.view is not None:
+            new |= self.view.state_dict(prefix="view.")
+        weights = {**new, **weights}
         missing = self.past.action.in_features - weights[name].shape[1]
         if missing <= 0 or missing % self.action_size:
             return weights

@@ -87,7 +87,8 @@ class TurnedView(nn.Module):
 
         Returns:
             What the turned frames show, for the network that reads the past, ``(B, C, h, w)``; and the last frame so
-            turned, ``(B, h, w, c)``, which is the last frame itself where the camera rests.
+            turned, ``(B, h, w, c)``. It is the last frame itself where the camera rests, and where something comes into
+            view that was not on it.
         """
         lanes, frames = context.shape[:2]
         latents = rearrange(context, "b n h w c -> (b n) c h w")
@@ -101,7 +102,10 @@ class TurnedView(nn.Module):
         return read, context[:, 0] + self.fold(moved).permute(0, 2, 3, 1)
 
     def turns(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pitch of every frame of the history and of the new one, and the yaw between them, ``(B, n)`` in radians."""
+        """Pitch of every frame of the history and of the new one, and the yaw between them, ``(B, n)`` in radians.
+
+        Turns of a camera that has come to its stop are taken for turns: older frames are then misplaced.
+        """
         by_action = actions[..., list(self.camera)].float() * math.radians(self.degrees)
         # Of each frame: all turns from it to the new frame.
         since = by_action.flip(1).cumsum(1)[:, [offset - 1 for offset in self.history]]
@@ -129,16 +133,22 @@ class TurnedView(nn.Module):
             the old picture ``(B * n, 1, rows, columns)``.
         """
         # Directions: right, down, ahead. A pitch turns about the first axis, a yaw about the second.
-        turn = pitched(then).transpose(-1, -2) @ yawed(yaw) @ pitched(now)
+        with torch.autocast(then.device.type, enabled=False):  # low precision would be off by parts of a pixel
+            turn = pitched(then).transpose(-1, -2) @ yawed(yaw) @ pitched(now)
+            return self._project(turn, size)
+
+    def _project(self, turn: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """:meth:`look` by rotations ``(B, n, 3, 3)`` from the new view to the old ones."""
+        device = turn.device
         rows, columns = (
-            ((torch.arange(n, device=then.device) + 0.5) / n * 2 - 1) * extent
+            ((torch.arange(n, device=device) + 0.5) / n * 2 - 1) * extent
             for n, extent in zip(size, self.extent, strict=True)
         )
         down, right = torch.meshgrid(rows, columns, indexing="ij")
         rays = torch.stack([right, down, torch.ones_like(down)]).flatten(1)
         old = rearrange(turn.flatten(0, 1) @ rays, "b d (y x) -> b y x d", y=size[0])
         ahead = old[..., 2]
-        extent = torch.tensor([self.extent[1], self.extent[0]], device=then.device)
+        extent = torch.tensor([self.extent[1], self.extent[0]], device=device)
         grid = old[..., :2] / ahead.clamp(min=0.1)[..., None] / extent
         inside = (ahead > 0.1) & (grid.abs() <= 1).all(-1)
         # What lies behind is nowhere on the picture.

@@ -125,7 +125,7 @@ class DynamicsRun:
         # frames, nothing that stands still and could wear away, and nothing that probes know.
         voxels = DynamicsRun(
             data=Path("data/explore"),
-            out=Path("runs/first"),
+            out=Path("runs/minetest-first"),
             batch_size=64,
             clips=ClipMix(events=0.1, ends=0.0, aftermath=0.0, starts=0.01),
             convolutional=ConvolutionalDynamicsConfig(
@@ -139,8 +139,8 @@ class DynamicsRun:
         )
         voxels_own = dataclasses.replace(
             voxels,
-            init_from=Path("runs/first"),
-            out=Path("runs/second"),
+            init_from=Path("runs/minetest-first"),
+            out=Path("runs/minetest-second"),
             batch_size=16,
             convolutional=dataclasses.replace(
                 voxels.convolutional, lead=12, rollout=4, self_context=0.75, self_start=0.0, bootstrap_start=0.0
@@ -164,7 +164,7 @@ def build_world_model(run: DynamicsRun, tokenizer: Tokenizer, codec: ActionCodec
     chosen: Any = run.convolutional if run.kind == "convolutional" else run.transformer
     config = dataclasses.replace(chosen, **sizes)
     camera = codec.camera()
-    if run.kind == "convolutional" and run.convolutional.turn_view and camera is not None:
+    if run.kind == "convolutional" and run.convolutional.turn_view and not run.convolutional.camera and camera:
         config = dataclasses.replace(config, camera=camera[0], camera_degrees=camera[1])
     dynamics = build_dynamics(run.kind, dataclasses.asdict(config))
     heads = Heads(dataclasses.replace(run.heads, **sizes))
@@ -276,8 +276,9 @@ def train_dynamics(run: DynamicsRun) -> None:
     }
     # What became an option later: runs that were begun before go on.
     sizes: Any = type(model.dynamics.config)
+    before: dict[str, Any] = {"turn_view": run.convolutional.turn_view} if run.kind == "convolutional" else {}
     defaults = {
-        "dynamics": {"config": dataclasses.asdict(sizes())},
+        "dynamics": {"config": dataclasses.asdict(sizes()) | before},
         "clips": dataclasses.asdict(ClipMix()),
         "heads_on_dreams": False,
         "action_space": store.info.action_space,

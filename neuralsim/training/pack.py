@@ -137,7 +137,9 @@ def what_it_sees(description: dict[str, Any]) -> tuple[Any, ...]:
     """What must be the same for weights to mean the same: tokenizer, kind, and which past is seen."""
     config = description["dynamics"]["config"]
     past = (config.get(key) for key in ("history", "past_actions", "max_steps"))
-    return (description["tokenizer"], description["dynamics"]["type"], *past)
+    # Empty where there is no camera, and None where the config is older than cameras.
+    view = (config.get(key) if config.get("camera") else None for key in ("camera", "camera_degrees", "field_of_view"))
+    return (description["tokenizer"], description["dynamics"]["type"], *past, *view)
 
 
 def read_shares(blend: tuple[str, ...]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gymnasium import Space
+from gymnasium.spaces import Dict, Space
 from torch import Tensor, nn
 
 from neuralsim.actions import ActionCodec, space_from_json
@@ -97,10 +97,10 @@ def load_initial_weights(model: WorldModel, path: Path, codec: ActionCodec) -> d
             model.heads.load_state_dict(heads)
             return {"path": str(path), **world.config.trained_on.get("dynamics", {})}
         tensors, description = _read(path, "dynamics.safetensors", "world model")
-        if told := description.get("action_space"):
-            tensors = _with_actions(tensors, space_from_json(told), codec, path)
+        if known := description.get("action_space"):
+            tensors = _with_actions(tensors, space_from_json(known), codec, path)
         else:
-            _check_actions(model, description["dynamics"]["config"]["action_size"], path)
+            _check_actions(model.dynamics.action_size, description["dynamics"]["config"]["action_size"], path)
         theirs = {name.removeprefix(DYNAMICS): value for name, value in tensors.items() if name.startswith(DYNAMICS)}
         tensors |= {DYNAMICS + name: value for name, value in model.dynamics.fitted(theirs).items()}
         own = model.state_dict()
@@ -121,17 +121,18 @@ def _with_actions(weights: dict[str, Tensor], theirs: Space, own: ActionCodec, p
     """Weights that see the actions of ``own``."""
     if theirs == own.space:
         return weights
+    if not isinstance(theirs, Dict) or not isinstance(own.space, Dict):
+        _check_actions(own.size, ActionCodec(theirs).size, path)
+        return weights
     try:
         return refit_actions(weights, ActionCodec(theirs), own)
     except ValueError as error:
         raise ValueError(f"--init-from {path}: {error}") from None
 
 
-def _check_actions(model: WorldModel, size: int, path: Path) -> None:
-    if size != model.dynamics.action_size:
-        raise ValueError(
-            f"--init-from {path} knows actions of {size} numbers, these recordings have {model.dynamics.action_size}"
-        )
+def _check_actions(own: int, theirs: int, path: Path) -> None:
+    if theirs != own:
+        raise ValueError(f"--init-from {path} knows actions of {theirs} numbers, these recordings have {own}")
 
 
 def initial_weights_of(out: Path, path: Path) -> dict[str, Any] | None:
