@@ -188,3 +188,35 @@ def test_training_finds_the_camera_among_the_actions():
         assert (dynamics.view is not None) == bool(expected)
         assert not expected or dynamics.config.camera_degrees == 5.0
     assert build_world_model(DynamicsRun(), tokenizer, ActionCodec(spaces.Discrete(6))).dynamics.view is None
+
+
+def test_the_pitch_is_learned_where_recordings_know_it():
+    torch.manual_seed(0)
+    view = TurnedView(CONFIG)
+    rng = np.random.default_rng(0)
+
+    def frames(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pitch = rng.uniform(-40, 40, count)
+        seen = torch.stack([panorama(p, y, 8)[0] for p, y in zip(pitch, rng.uniform(0, 360, count), strict=True)])
+        return torch.stack([seen, seen.square() - 1], dim=-1), torch.from_numpy(pitch).float()
+
+    optimizer = torch.optim.AdamW(view.parameters(), lr=3e-3)
+    for _ in range(150):
+        latents, pitch = frames(64)
+        loss, _ = view.pitch_loss(latents[:, None], pitch[:, None], noise=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    latents, pitch = frames(200)
+    estimate = torch.rad2deg(view.estimate(latents)).detach()
+    assert float((estimate - pitch).abs().mean()) < 0.4 * float(pitch.abs().mean())
+
+
+def test_clips_tell_the_pitch_of_every_frame():
+    model = ConvolutionalDynamics(CONFIG)
+    batch = turning_clips(model, 2, 0)
+    _, metrics = model(batch)
+    assert "pitch_off" not in metrics
+    batch.pitch = torch.full((2, model.clip_length), 12.0)
+    _, metrics = model(batch)
+    assert float(metrics["pitch_off"]) == pytest.approx(12.0, abs=0.01)  # an untrained camera looks straight ahead

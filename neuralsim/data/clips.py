@@ -78,6 +78,7 @@ class ClipSampler:
         self.shares = dataclasses.asdict(mix) if mix else {}
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
             raise ValueError(f"{mix}: shares are 0 or more, and at most 1 together")
+        self.knows_pitch = all(episode.pitch is not None for episode in self.episodes)
         self.knows_places = all(episode.places is not None for episode in self.episodes)
         # A clip is named by the index of its last frame, which runs from `predicted` to T.
         self.counts = np.array([len(episode) - predicted + 1 for episode in self.episodes])
@@ -102,7 +103,7 @@ class ClipSampler:
         """The batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         bounds, names = np.cumsum([*self.shares.values()]), [*self.shares, "any"]
-        clips, places = [], []
+        clips, places, pitches = [], [], []
         for draw in rng.random(batch_size):
             kind = names[int(np.searchsorted(bounds, draw, side="right"))]
             pool, hidden = self.pools.get(kind, ()), 0
@@ -123,9 +124,13 @@ class ClipSampler:
             clips.append(cut_clip(self.episodes[i], last, self.clip_length, hidden))
             if self.knows_places:
                 places.append(cut_places(self.episodes[i], last, self.clip_length, self.beyond))
+            if self.knows_pitch:
+                frames = torch.arange(last - self.clip_length + 1, last + 1).clamp(min=hidden)
+                pitches.append(self.episodes[i].pitch[frames])  # type: ignore[index]
         latents, actions, rewards, terminated, valid = (torch.stack(parts) for parts in zip(*clips, strict=True))
         told = torch.stack(places) if places else None
-        return ClipBatch(latents.float(), actions, rewards, terminated, valid, told)
+        pitch = torch.stack(pitches) if pitches else None
+        return ClipBatch(latents.float(), actions, rewards, terminated, valid, told, pitch)
 
 
 def cut_clip(episode: LatentEpisode, last: int, length: int, hidden: int = 0) -> tuple[torch.Tensor, ...]:

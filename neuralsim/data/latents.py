@@ -40,6 +40,7 @@ class LatentEpisode:
         comebacks: ``(T,)`` int64: where something comes back with the step, the first frame without it, else 0.
         places: ``(T+1, P)`` float32, where things are (see :class:`neuralsim.dynamics.base.ClipBatch`); None where
             nobody knows.
+        pitch: ``(T+1,)`` float32, how far down the camera looks, in degrees; None where nobody knows.
     """
 
     id: int
@@ -50,6 +51,7 @@ class LatentEpisode:
     turns: Tensor
     comebacks: Tensor
     places: Tensor | None = None
+    pitch: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -89,6 +91,7 @@ def load_latents(
     missing = sum(not _path(home, i).exists() for i in ids)
     for i in track(ids, description=f"encoding {missing} episodes", disable=missing == 0):
         path = _path(home, i)
+        labels = store.labels(i)
         if not path.exists():
             write_tensors(path, {"latents": encode_frames(tokenizer, store.frames(i, 0, store.length(i) + 1))})
         episodes.append(
@@ -100,6 +103,7 @@ def load_latents(
                 torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
                 torch.zeros(store.length(i), dtype=torch.long),
                 torch.zeros(store.length(i), dtype=torch.long),
+                pitch=torch.from_numpy(np.asarray(labels["pitch"], np.float32)) if "pitch" in labels else None,
             )
         )
     return episodes

@@ -30,6 +30,7 @@ class ClipBatch:
         places: ``(B, T + L, P)`` where things are on the clip's frames and on L frames after it, in pixels: a column
             for each coordinate of each thing of the game's probes. NaN where a thing is not there, infinite where
             nobody knows, as after the end of an episode. None for recordings without that ground truth.
+        pitch: ``(B, T)`` how far down the camera looks, in degrees. None for recordings without that ground truth.
     """
 
     latents: Tensor
@@ -38,6 +39,7 @@ class ClipBatch:
     terminated: Tensor
     valid: Tensor
     places: Tensor | None = None
+    pitch: Tensor | None = None
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same clips on another device."""

@@ -15,7 +15,7 @@ Legend: B lanes, h w c latent grid, A encoded action, C channels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -219,7 +219,13 @@ class ConvolutionalDynamics(Dynamics):
 
     def rollout(self, batch: ClipBatch) -> Rollout:
         """As :meth:`forward`; own frames, once the model makes some, are those of the lead and the rollout."""
-        return unroll(self, batch)
+        made = unroll(self, batch)
+        if self.view is not None and batch.pitch is not None:
+            loss, off = self.view.pitch_loss(
+                batch.latents, batch.pitch, self.config.context_noise if self.training else 0
+            )
+            made = replace(made, loss=made.loss + loss, metrics=made.metrics | {"pitch_off": off})
+        return made
 
     def start(self, latents: Tensor, actions: Tensor) -> State:
         """Keeps the last ``context_length`` frames; a shorter context repeats its first."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FINENESS = 4
 """Pixels of the unfolded picture per latent position along each side."""
+USUAL_PITCH = math.radians(20.0)
+"""How far players usually look up or down."""
 STEEPEST = math.radians(89.0)
 """Pitch at which a camera stops, as far as anybody can see."""
 
@@ -55,8 +57,8 @@ class TurnedView(nn.Module):
     """Past latents as seen from where the camera looks after the action that is taken now.
 
     How far the camera looks up or down is not told by actions, only how that changes; but a turn about the vertical
-    moves the picture otherwise where one looks at one's feet. The pitch is estimated from the last frame, and learned
-    by what makes the turned frames fit.
+    moves the picture otherwise where one looks at one's feet. The pitch is estimated from the last frame. It is learned
+    from recordings that know it, as Minetest's do, and from others by what makes the turned frames fit.
     """
 
     def __init__(self, config: ConvolutionalDynamicsConfig) -> None:
@@ -118,6 +120,23 @@ class TurnedView(nn.Module):
         """Pitch ``(B,)`` in radians, down is positive, of the camera that sees ``(B, h, w, c)``."""
         rows = self.pitch(last.permute(0, 3, 1, 2)).mean(3)
         return STEEPEST * torch.tanh(self.pitch_out(rows.flatten(1))[:, 0].float())
+
+    def pitch_loss(self, latents: Tensor, pitch: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+        """How far estimates are from the truth, on some frames of clips.
+
+        Args:
+            latents: ``(B, T, h, w, c)``.
+            pitch: ``(B, T)`` in degrees.
+            noise: Frames are mixed with up to this much noise, as those of a dream are.
+
+        Returns:
+            The squared error in units of :data:`USUAL_PITCH`, and the mean absolute error in degrees, detached.
+        """
+        chosen = torch.randint(latents.shape[1], (4,), device=latents.device)
+        frames, truth = latents[:, chosen].flatten(0, 1), torch.deg2rad(pitch[:, chosen].flatten())
+        strength = torch.rand(len(frames), 1, 1, 1, device=frames.device) * noise
+        off = self.estimate(torch.lerp(frames, torch.randn_like(frames), strength)) - truth
+        return (off / USUAL_PITCH).square().mean(), torch.rad2deg(off.detach().abs().mean())
 
     def look(self, then: Tensor, now: Tensor, yaw: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Where on old pictures lies what the new view shows.
