@@ -53,6 +53,9 @@ COMMANDS: dict[str, Command] = {
         "train_dynamics",
         "what comes next, what it pays and when it ends: the second",
     ),
+    "train world": Command(
+        "neuralsim.training.whole_world", "WorldRun", "train_world", "all of it, from recordings to a world folder"
+    ),
     "world pack": Command(
         "neuralsim.training.pack", "PackConfig", "pack", "put trained parts together as a world folder"
     ),
@@ -128,7 +131,7 @@ def usage() -> str:
             *lines,
             "",
             "A first look:   neuralsim demo",
-            "Your own world: neuralsim record, train tokenizer, train dynamics, world pack, play",
+            "Your own world: neuralsim record, train world, evaluate, play",
         ]
     )
 

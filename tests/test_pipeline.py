@@ -15,6 +15,7 @@ import torch
 from neuralsim.cli import COMMANDS, main, parse
 from neuralsim.evaluation.plan import Part
 from neuralsim.tensor_files import read_tensors
+from neuralsim.world import World
 
 pytest.importorskip("ale_py")
 
@@ -143,6 +144,38 @@ def test_latents_on_disk_are_reused(home):
     assert {path: path.stat().st_mtime_ns for path in files} == before
     first, second = (read_tensors(home / name / "dynamics.safetensors")[0] for name in ("dynamics", "dynamics2"))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the same commands give the same world
+
+
+def test_a_world_in_one_command(home, tmp_path, capsys):
+    out = tmp_path / "worlds" / "small"
+    words = ["train", "world", "--data", home / "data", "--held-out", home / "held", "--out", out,
+             "--runs", tmp_path / "runs", "--share", "1e-5", "--device", "cpu"]  # fmt: skip
+    run(*words)
+    assert "3 of 5: dynamics pong-own-context, 1 steps" in capsys.readouterr().out
+    world = World.load(out)
+    assert world.config.name == "small"
+    assert world.starts
+    told = world.config.trained_on["dynamics"]
+    assert told["heads_only"]
+    assert told["init_from"]["path"] == str(tmp_path / "runs" / "pong-own-context")
+    weights = (out / "world.safetensors").read_bytes()
+    run(*words)  # resumed at its end
+    assert (out / "world.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--share", "0"], "share is 0"),
+        (["--stages", "minetest", "nonsense"], "no preset 'nonsense'"),
+        (["--tokenizer", "voxels"], "no preset 'voxels'"),
+        (["--data", "nowhere"], "nowhere holds no dataset"),
+    ],
+)
+def test_a_world_that_cannot_be_trained_is_refused_at_once(home, words, said, capsys):
+    assert main(["train", "world", "--data", str(home / "data"), "--out", str(home / "never"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (home / "never").exists()
 
 
 def test_training_goes_on_from_a_world(home):
