@@ -60,7 +60,7 @@ class WorldRun:
         voxels = WorldRun(
             data=Path("data/explore"),
             tokenizer="minetest",
-            stages=("minetest", "minetest-own-context"),
+            stages=("minetest",),
             start_frames=17,
         )
         return {"pong": WorldRun(), "minetest": voxels}
