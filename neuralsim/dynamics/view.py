@@ -29,6 +29,8 @@ FINENESS = 4
 """Pixels of the unfolded picture per latent position along each side."""
 USUAL_PITCH = math.radians(20.0)
 """How far players usually look up or down."""
+PITCH_WEIGHT = 0.1
+"""Part of the estimated pitch in the loss."""
 STEEPEST = math.radians(89.0)
 """Pitch at which a camera stops, as far as anybody can see."""
 
@@ -130,13 +132,16 @@ class TurnedView(nn.Module):
             noise: Frames are mixed with up to this much noise, as those of a dream are.
 
         Returns:
-            The squared error in units of :data:`USUAL_PITCH`, and the mean absolute error in degrees, detached.
+            Its part of the loss, Huber's of the error in units of :data:`USUAL_PITCH`; and the mean absolute error in
+            degrees, detached.
         """
         chosen = torch.randint(latents.shape[1], (4,), device=latents.device)
         frames, truth = latents[:, chosen].flatten(0, 1), torch.deg2rad(pitch[:, chosen].flatten())
         strength = torch.rand(len(frames), 1, 1, 1, device=frames.device) * noise
         off = self.estimate(torch.lerp(frames, torch.randn_like(frames), strength)) - truth
-        return (off / USUAL_PITCH).square().mean(), torch.rad2deg(off.detach().abs().mean())
+        # Before a wall or in the dark nobody can tell: such frames must not outweigh all others, nor the pictures.
+        loss = F.smooth_l1_loss(off / USUAL_PITCH, torch.zeros_like(off), beta=0.25)
+        return PITCH_WEIGHT * loss, torch.rad2deg(off.detach().abs().mean())
 
     def look(self, then: Tensor, now: Tensor, yaw: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Where on old pictures lies what the new view shows.
