@@ -220,7 +220,7 @@ def test_a_stain_is_the_same_on_all_of_the_past():
     model = ConvolutionalDynamics(config)
     batch, seen = toy_clips(model, 8, 0), []
     read = model.features
-    model.features = lambda context, *told: seen.append(context) or read(context, *told)
+    model.features = lambda context, actions: seen.append(context) or read(context, actions)
     torch.manual_seed(0)
     model.rollout(batch)
     t, shares = model.context_length, torch.linspace(0, 0.9, 901)
@@ -353,37 +353,3 @@ def test_weights_of_a_deeper_model_do_not_fit():
 def test_blocks_are_five_numbers(blocks):
     with pytest.raises(ValueError, match="five numbers"):
         ConvolutionalDynamics(dataclasses.replace(CONFIG, blocks=blocks))
-
-
-def test_noise_that_is_told_is_drawn_anew_and_never_kept():
-    torch.manual_seed(0)
-    model = ConvolutionalDynamics(dataclasses.replace(CONFIG, tell_noise=True, dream_noise=0.1)).eval()
-    awaken(model)
-    torch.nn.init.normal_(model.past.noise.weight)
-    assert model.noise_slots == 1 + len(CONFIG.history)
-    batch = toy_clips(model, 2, 0)
-    state = model.start(batch.latents[:, :4], batch.actions[:, :3])
-    noise = torch.randn(2, model.noise_slots, 8, 8, 2)
-    other = noise.clone()
-    other[:, -1] = torch.randn(2, 8, 8, 2)  # that of the oldest frame
-    with torch.no_grad():
-        first, following, _ = model.step(state, batch.actions[:, 3], noise, 1, BOUNDS)
-        second, _, _ = model.step(state, batch.actions[:, 3], other, 1, BOUNDS)
-        assert torch.equal(following["latents"][:, -1], first)  # remembered as it is
-        assert not torch.equal(first, second)
-        context, actions = batch.latents[:, [3, 2, 0]], batch.actions[:, 2:4]
-        little, much = (model.features(context, actions, torch.full((2,), level))[0] for level in (0.0, 0.1))
-        assert torch.equal(little, model.features(context, actions)[0])
-        assert not torch.equal(little, much)
-
-
-def test_a_model_that_is_told_the_noise_goes_on_from_one_that_guessed():
-    torch.manual_seed(0)
-    model = ConvolutionalDynamics(CONFIG).eval()
-    awaken(model)
-    told = ConvolutionalDynamics(dataclasses.replace(CONFIG, tell_noise=True)).eval()
-    told.load_state_dict(told.fitted(model.state_dict()))
-    context, actions = torch.randn(2, 3, 8, 8, 2), torch.randn(2, 2, 2)
-    with torch.no_grad():
-        before, after = model.features(context, actions), told.features(context, actions, torch.tensor([0.1, 0.0]))
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

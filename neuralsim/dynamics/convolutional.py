@@ -79,10 +79,6 @@ class ConvolutionalDynamicsConfig:
     """In a dream, a frame enters the history mixed with this much noise; at most context_noise. The model has learned
     to see through noise, but its own faint errors look like nothing it knows: without, they add up until the dream
     dissolves (Dreamer 4 does the same, tau_ctx)."""
-    tell_noise: bool = False
-    """The network is told how much noise there is on the past, and in dreams noise is drawn anew whenever the past is
-    read. Else it must guess how far a mix with noise has faded its past, and what it guesses wrong adds up with every
-    frame: pictures fade, or their contrasts grow. Things on a background that never changes do well without."""
     context_stain: float = 0.0
     """History of half of the training lanes is also mixed with up to this much (drawn per lane from U(0, this)) of a
     stain: noise, or a frame of another clip, the same in all frames of the past. Noise that is drawn anew for every
@@ -150,8 +146,6 @@ class ConvolutionalDynamics(Dynamics):
             )
         check_camera(config)
         self.schedule = Schedule(config.max_steps)
-        if config.tell_noise:
-            self.noise_slots = 1 + len(history)  # one for each frame of the past that is read
         self.latent_shape = (config.height, config.width, config.latent_channels)
         self.action_size = config.action_size
         self.history = history
@@ -180,11 +174,7 @@ class ConvolutionalDynamics(Dynamics):
         name = "past.action.weight"
         if name not in weights:
             return weights
-        new = {
-            key: value
-            for key, value in self.past.state_dict(prefix="past.").items()
-            if ".blocks_" in key or ".noise." in key
-        }
+        new = {key: value for key, value in self.past.state_dict(prefix="past.").items() if ".blocks_" in key}
         if self.view is not None:
             new |= self.view.state_dict(prefix="view.")
         weights = {**new, **weights}
@@ -200,13 +190,12 @@ class ConvolutionalDynamics(Dynamics):
         if self.view is not None:
             self.view.compile()
 
-    def features(self, context: Tensor, actions: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def features(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Reads the past.
 
         Args:
             context: ``(B, n, h, w, c)`` the frames of ``history``, newest first.
             actions: ``(B, known_actions, A)``, oldest first; the last is the one taken now.
-            noise: ``(B,)`` how much noise the past is mixed with, for networks that are told; by default none.
 
         Returns:
             Features ``(B, C, h, w)``, and the latent that the prediction is a residual to, ``(B, c, h, w)``: the last,
@@ -216,7 +205,7 @@ class ConvolutionalDynamics(Dynamics):
         stacked = rearrange(context, "b n h w c -> b h w (n c)").contiguous().permute(0, 3, 1, 2)
         seen, base = (None, context[:, 0]) if self.view is None else self.view(context, actions)
         recent = actions[:, actions.shape[1] - self.config.past_actions :]
-        return self.past(stacked, recent.flatten(1), seen, noise), base.permute(0, 3, 1, 2)
+        return self.past(stacked, recent.flatten(1), seen), base.permute(0, 3, 1, 2)
 
     def predict(self, features: Tensor, base: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
         """Clean prediction ``(B, h, w, c)`` for a noisy latent ``(B, h, w, c)``."""
@@ -259,11 +248,7 @@ class ConvolutionalDynamics(Dynamics):
         latents = state["latents"]
         actions = torch.cat([state["actions"], action[:, None].to(state["actions"].dtype)], dim=1)
         context = latents[:, [-offset for offset in self.history]]
-        told = None
-        if self.config.tell_noise:
-            context = torch.lerp(context, noise[:, 1:].to(context), self.config.dream_noise)
-            told = context.new_full((len(context),), self.config.dream_noise)
-        features, base = self.features(context, actions, told)
+        features, base = self.features(context, actions)
         sampled, first = sample(
             lambda z, level, size: self.predict(features, base, z, level, size),
             self.config.noise_scale * noise[:, 0],
@@ -272,9 +257,7 @@ class ConvolutionalDynamics(Dynamics):
         )
         latent = torch.minimum(torch.maximum(sampled, bounds[0]), bounds[1]).to(latents.dtype)
         uncertainty = (sampled - first).float().square().mean((1, 2, 3)).sqrt()
-        remembered = latent
-        if not self.config.tell_noise:
-            remembered = torch.lerp(latent, noise[:, 1].to(latent), self.config.dream_noise)
+        remembered = torch.lerp(latent, noise[:, 1].to(latent), self.config.dream_noise)
         following = {
             "latents": torch.cat([latents[:, 1:], remembered[:, None]], dim=1),
             "actions": actions[:, 1:],

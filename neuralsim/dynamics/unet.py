@@ -47,11 +47,6 @@ class HistoryNet(nn.Module):
         low, high, e = config.channels, config.inner_channels or 2 * config.channels, config.embedding
         self.action = nn.Linear(config.past_actions * config.action_size, e)
         self.action_mlp = nn.Sequential(nn.SiLU(), nn.Linear(e, e), nn.SiLU())
-        self.most_noise = config.context_noise
-        self.noise = None
-        if config.tell_noise:
-            self.noise = nn.Linear(1, e, bias=False)
-            nn.init.zeros_(self.noise.weight)
         self.conv_in = nn.Conv2d(len(config.history) * config.latent_channels, low, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, low, config.height, config.width))
         down_1, down_2, bottom, up_2, up_1 = config.blocks
@@ -65,24 +60,18 @@ class HistoryNet(nn.Module):
         self.up1 = nn.Conv2d(high, 4 * low, 1)
         self.blocks_out = nn.ModuleList(FilmBlock(low, e) for _ in range(up_1))
 
-    def forward(
-        self, history: Tensor, actions: Tensor, seen: Tensor | None = None, noise: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, history: Tensor, actions: Tensor, seen: Tensor | None = None) -> Tensor:
         """Reads the past.
 
         Args:
             history: ``(B, n * c, h, w)``.
             actions: ``(B, past_actions * A)``.
             seen: ``(B, C, h, w)``, what else is known of it.
-            noise: ``(B,)``, how much noise it is mixed with, if that is told.
 
         Returns:
             Features ``(B, C, h, w)``.
         """
-        told = self.action(actions)
-        if self.noise is not None and noise is not None:
-            told = told + self.noise((noise / max(self.most_noise, 1e-6))[:, None].to(told.dtype))
-        e = self.action_mlp(told)
+        e = self.action_mlp(self.action(actions))
         x = self.conv_in(history) + self.position
         if seen is not None:
             x = x + seen

@@ -52,7 +52,7 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
             stain, amount = stains
             context = mix(context, stain[:, None], 1 - amount)
         context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
-        features, base = model.features(context, actions[:, t - model.known_actions : t], strength[:, 0])
+        features, base = model.features(context, actions[:, t - model.known_actions : t])
 
         def predict(z: Tensor, level: Tensor, size: Tensor) -> Tensor:
             return model.predict(features[: len(z)], base[: len(z)], z, level, size)
