@@ -9,7 +9,7 @@ import torch
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
-from neuralsim.dynamics.unrolling import agreement, alike_with, draw_stains
+from neuralsim.dynamics.unrolling import agreement, alike_with, count_by_change, draw_stains
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.training.world_model import WorldModel
 
@@ -353,3 +353,20 @@ def test_weights_of_a_deeper_model_do_not_fit():
 def test_blocks_are_five_numbers(blocks):
     with pytest.raises(ValueError, match="five numbers"):
         ConvolutionalDynamics(dataclasses.replace(CONFIG, blocks=blocks))
+
+
+def test_clips_count_by_what_copying_gets_wrong():
+    weight = count_by_change(torch.tensor([0.0, 0.1, 0.3]), floor=0.1)
+    assert torch.allclose(weight, torch.tensor([10.0, 5.0, 2.5]) / (17.5 / 3))
+    still, moving = toy_clips(ConvolutionalDynamics(CONFIG), 4, 0), toy_clips(ConvolutionalDynamics(CONFIG), 4, 1)
+    still.latents[:] = still.latents[:, :1]
+    both = ClipBatch(*(torch.cat([getattr(b, n) for b in (still, moving)])
+                       for n in ("latents", "actions", "rewards", "terminated", "valid")))  # fmt: skip
+    gradients = []
+    for floor in (0.0, 0.01):
+        torch.manual_seed(0)
+        model = ConvolutionalDynamics(dataclasses.replace(CONFIG, copy_floor=floor, self_context=0.0)).train()
+        loss, _ = model(both)
+        loss.backward()
+        gradients.append(model.denoiser.conv_out.bias.grad.clone())
+    assert not torch.allclose(gradients[0], gradients[1])

@@ -99,6 +99,10 @@ class ConvolutionalDynamicsConfig:
     """Slope of the loss weight over tau; Dreamer 4 has 0.9. At this scale the first sampling step decides, so 0."""
     short_history: float = 0.1
     """Share of training lanes whose history is cut to a random length, as it is after a reset from few frames."""
+    copy_floor: float = 0.0
+    """Above 0, clips count by 1 / (error of copying the last frame + this), in latents: where nearly nothing happens,
+    what little goes wrong is seen at once, and adds up while nothing happens; in a mean over all clips it is lost
+    beside those in which a whole picture moves. 0: all count alike."""
     turn_view: bool = True
     """Where actions turn a camera: past frames are turned into the new view before they are read."""
     camera: tuple[int, ...] = ()

@@ -82,6 +82,9 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
         level, size = model.schedule.draw(rows, config.zero_fraction)
         noise = config.noise_scale * torch.randn_like(clean)
         weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
+        copy = (clean - batch.latents[:, t - 1]).square().mean((1, 2, 3))
+        if config.copy_floor:
+            weight = weight * count_by_change(copy, config.copy_floor)[:, None, None, None]
         terms = shortcut_loss(predict, clean, noise, level, size, model.schedule, config.ramp, weight, taught=taught)
         pasts.append(features)
         trusted.append((weight > 0).flatten(1).all(1))
@@ -90,7 +93,7 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
         spreads.append(terms.spread)
         first = (level == 0) & (size == model.schedule.finest)
         errors.append(torch.where(first, terms.error, torch.nan))
-        copies.append((clean - batch.latents[:, t - 1]).square().mean((1, 2, 3)))
+        copies.append(copy)
     flow_loss, bootstrap_loss = torch.stack(flow).mean(), torch.stack(bootstrap).mean()
     # Both terms share the scale of the flow term. In a nearly deterministic world the bootstrap term is
     # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
@@ -110,6 +113,12 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     own = torch.stack(own_frames, dim=1) if own_frames else None
     alike = None if own is None else alike_with(model, own, latents[:, -own.shape[1] :])
     return Rollout(loss, metrics, own, torch.stack(pasts, dim=1), torch.stack(trusted, dim=1), alike)
+
+
+def count_by_change(copy: Tensor, floor: float) -> Tensor:
+    """Weights ``(B,)`` of clips, 1 in the mean, by what copying gets wrong ``(B,)``."""
+    weight = 1 / (copy + floor)
+    return weight / weight.mean()
 
 
 def alike_with(model: ConvolutionalDynamics, own: Tensor, real: Tensor) -> Tensor:

@@ -121,9 +121,9 @@ class DynamicsRun:
             ),
             loop=LoopConfig(steps=700, learning_rate=1e-3, decay_fraction=0.8),
         )
-        # In a first-person world whole pictures move, and what comes into view nobody can know. Own frames, which soon
-        # show another place than the recording, teach a model to blur; noise on the past does it no harm, and makes
-        # dreams last. A past that reaches as far in fewer frames; nothing that probes know.
+        # In a first-person world whole pictures move, and what comes into view nobody can know: own frames soon show
+        # another place than the recording, and teach a model to blur; more noise on what is remembered makes dreams
+        # last. A past that reaches as far in fewer frames; nothing that probes know.
         voxels = DynamicsRun(
             data=Path("data/explore"),
             out=Path("runs/minetest"),
@@ -135,8 +135,7 @@ class DynamicsRun:
                 self_context=0.0,
                 bootstrap_start=0.3,
                 zero_fraction=0.5,
-                context_noise=0.3,
-                dream_noise=0.12,
+                dream_noise=0.11,
             ),
             loop=LoopConfig(steps=6000, learning_rate=1e-3, optimizer="muon", ema=0.997),
         )
