@@ -136,6 +136,7 @@ class DynamicsRun:
                 bootstrap_start=0.3,
                 zero_fraction=0.5,
                 dream_noise=0.11,
+                copy_floor=0.02,
             ),
             loop=LoopConfig(steps=6000, learning_rate=1e-3, optimizer="muon", ema=0.997),
         )
