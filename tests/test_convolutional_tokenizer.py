@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,15 @@ def test_a_small_dot_survives_training_with_rarity_weights():
         with torch.no_grad():
             return float(tokenizer(held_out)[1]["rare_psnr"])
 
-    assert train() > train(foreground_weight=0.0, rare_weight=0.0) + 3
+    assert train() > train(foreground_weight=0.0, rare_weight=1e-9) + 3  # next to none, so that they are measured still
+
+
+def test_rare_pixels_are_measured_where_they_count():
+    frames = frames_with_a_dot(8)
+    for weight in (0.0, 0.7):
+        tokenizer = ConvolutionalTokenizer(dataclasses.replace(SMALL, rare_weight=weight))
+        tokenizer.fit_background(frames)
+        assert ("rare_psnr" in tokenizer(frames)[1]) == bool(weight)
 
 
 def test_weights_of_a_frame_that_differs_everywhere_are_capped():
