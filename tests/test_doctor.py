@@ -193,8 +193,11 @@ def test_a_game_with_one_action_cannot_ignore_it():
 def test_other_actions(space):
     world = well_world(action_space=space)
     assert found(check_world(world)) == []
+    view = world.dynamics.view
     with torch.no_grad():
-        world.dynamics.past.action.weight.mul_(1e-7)
+        # A camera's turns also come in by the frames that are turned.
+        for layer in (world.dynamics.past.action, *([view.fold, view.read] if view else [])):
+            layer.weight.mul_(1e-7)
     assert found(check_world(world)) == ["actions_ignored"]
 
 

@@ -307,7 +307,7 @@ def test_help_of_every_command_teaches(name, capsys):
         (["fly"], "unknown command"),
         (["trian", "dynamics"], "did you mean neuralsim train dynamics"),
         (["train"], "neuralsim train tokenizer"),
-        (["train", "dynamics", "--preset", "chess"], "unknown preset 'chess'; there are pong"),
+        (["train", "dynamics", "--preset", "chess"], "unknown preset 'chess'; there are minetest, pong"),
         (["train", "tokenizer", "--data", "no/such/folder"], "no/such/folder"),
         (["train", "dynamics", "--data", "no/such/folder"], "no/such/folder"),
         (["evaluate", "no/such/world"], "no/such/world"),
