@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from neuralsim.actions import has_camera
 from neuralsim.envs.keyboard import (
     CTRL,
     DOWN,
@@ -58,10 +59,7 @@ _ARROWS = {UP: (-1, 0), DOWN: (1, 0), LEFT: (0, -1), RIGHT: (0, 1)}  # (pitch, y
 
 def is_first_person(space: spaces.Space) -> bool:
     """Whether actions are a Dict with a ``camera`` ``(pitch, yaw)`` and at least one of the buttons of :data:`ROWS`."""
-    if not isinstance(space, spaces.Dict):
-        return False
-    camera = space.spaces.get("camera")
-    return isinstance(camera, spaces.Box) and camera.shape == (2,) and bool(_buttons(space))
+    return has_camera(space) and bool(_buttons(space))  # type: ignore[arg-type]
 
 
 def keys_of(env: gym.Env, sensitivity: float = SENSITIVITY) -> KeyMap:

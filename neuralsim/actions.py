@@ -279,11 +279,11 @@ class ActionCodec:
         Kinds: ``"choice"``, a one-hot block; ``"binary"``, independent 0 or 1; ``"continuous"``, -1 to 1.
         """
         if self.parts:
-            blocks, begin = [], 0
-            for _, codec in self.parts:
-                blocks += [(begin + offset, size, kind) for offset, size, kind in codec.blocks()]
-                begin += codec.size
-            return blocks
+            return [
+                (begin + offset, size, kind)
+                for begin, codec in self.places().values()
+                for offset, size, kind in codec.blocks()
+            ]
         if isinstance(self.space, spaces.Discrete):
             return [(0, self.size, "choice")]
         if isinstance(self.space, spaces.MultiDiscrete):

@@ -91,7 +91,6 @@ def load_latents(
     missing = sum(not _path(home, i).exists() for i in ids)
     for i in track(ids, description=f"encoding {missing} episodes", disable=missing == 0):
         path = _path(home, i)
-        labels = store.labels(i)
         if not path.exists():
             write_tensors(path, {"latents": encode_frames(tokenizer, store.frames(i, 0, store.length(i) + 1))})
         episodes.append(
@@ -103,10 +102,16 @@ def load_latents(
                 torch.from_numpy(np.asarray(store.terminated(i), np.float32)),
                 torch.zeros(store.length(i), dtype=torch.long),
                 torch.zeros(store.length(i), dtype=torch.long),
-                pitch=torch.from_numpy(np.asarray(labels["pitch"], np.float32)) if "pitch" in labels else None,
+                pitch=_pitch(store, i),
             )
         )
     return episodes
+
+
+def _pitch(store: EpisodeStore, episode: int) -> Tensor | None:
+    if "pitch" not in store.meta(episode)["labels"]:  # most games have none, and many labels to read
+        return None
+    return torch.from_numpy(np.asarray(store.labels(episode)["pitch"], np.float32))
 
 
 def link_latents(source: EpisodeStore, episode_id: int, target: EpisodeStore, new_id: int) -> None:
