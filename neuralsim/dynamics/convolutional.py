@@ -161,6 +161,9 @@ class ConvolutionalDynamics(Dynamics):
         self.max_steps = config.max_steps
         self.past = HistoryNet(config)
         self.view = TurnedView(config) if turns else None
+        if self.view is not None:
+            # What is kept moves from frame to frame and must not lose anything: noise is drawn whenever it is read.
+            self.noise_slots = 1 + len(history)
         self.denoiser = Denoiser(config)
         self.scale = RunningRMS()
         self.progress = 0.0
@@ -194,22 +197,27 @@ class ConvolutionalDynamics(Dynamics):
         if self.view is not None:
             self.view.compile()
 
-    def features(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, context: Tensor, actions: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Reads the past.
 
         Args:
-            context: ``(B, n, h, w, c)`` the frames of ``history``, newest first.
+            context: ``(B, n, h, w, c)`` the frames of ``history``, newest first, as they are read: with noise.
             actions: ``(B, known_actions, A)``, oldest first; the last is the one taken now.
+            last: ``(B, h, w, c)`` the newest frame as the prediction starts from it.
 
         Returns:
             Features ``(B, C, h, w)``, and the latent that the prediction is a residual to, ``(B, c, h, w)``: the last,
-            turned into the new view where a camera turns.
+            moved into the new view where a camera turns.
         """
         # Written as channels-last memory, which is what CPU convolutions read fastest.
         stacked = rearrange(context, "b n h w c -> b h w (n c)").contiguous().permute(0, 3, 1, 2)
-        seen, base = (None, context[:, 0]) if self.view is None else self.view(context, actions)
-        recent = actions[:, actions.shape[1] - self.config.past_actions :]
-        return self.past(stacked, recent.flatten(1), seen), base.permute(0, 3, 1, 2)
+        recent = actions[:, actions.shape[1] - self.config.past_actions :].flatten(1)
+        if self.view is None:
+            return self.past(stacked, recent), last.permute(0, 3, 1, 2)
+        seen, turned = self.view.turn(context, last, actions)
+        features = self.past(stacked, recent, seen)
+        base = self.view.move(turned, features).permute(0, 3, 1, 2)
+        return features + self.view.read_moved(base), base
 
     def predict(self, features: Tensor, base: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
         """Clean prediction ``(B, h, w, c)`` for a noisy latent ``(B, h, w, c)``."""
@@ -252,7 +260,10 @@ class ConvolutionalDynamics(Dynamics):
         latents = state["latents"]
         actions = torch.cat([state["actions"], action[:, None].to(state["actions"].dtype)], dim=1)
         context = latents[:, [-offset for offset in self.history]]
-        features, base = self.features(context, actions)
+        last = context[:, 0]
+        if self.view is not None:
+            context = torch.lerp(context, noise[:, 1:].to(context), self.config.dream_noise)
+        features, base = self.features(context, actions, last)
         sampled, first = sample(
             lambda z, level, size: self.predict(features, base, z, level, size),
             self.config.noise_scale * noise[:, 0],
@@ -261,7 +272,9 @@ class ConvolutionalDynamics(Dynamics):
         )
         latent = torch.minimum(torch.maximum(sampled, bounds[0]), bounds[1]).to(latents.dtype)
         uncertainty = (sampled - first).float().square().mean((1, 2, 3)).sqrt()
-        remembered = torch.lerp(latent, noise[:, 1].to(latent), self.config.dream_noise)
+        remembered = latent
+        if self.view is None:
+            remembered = torch.lerp(latent, noise[:, 1].to(latent), self.config.dream_noise)
         following = {
             "latents": torch.cat([latents[:, 1:], remembered[:, None]], dim=1),
             "actions": actions[:, 1:],

@@ -46,18 +46,21 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
     taught = share_of(lanes, config.bootstrap_fraction) if shortcuts else 0
 
-    def read_past(t: int) -> tuple[Predict, Tensor]:
+    def read_past(t: int) -> tuple[Predict, Tensor, Tensor]:
         context = torch.stack([frames[t - offset] for offset in model.history], dim=1)
         if stains is not None:
             stain, amount = stains
             context = mix(context, stain[:, None], 1 - amount)
+        last = context[:, 0]
         context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
-        features, base = model.features(context, actions[:, t - model.known_actions : t])
+        if model.view is None:
+            last = context[:, 0]
+        features, base = model.features(context, actions[:, t - model.known_actions : t], last)
 
         def predict(z: Tensor, level: Tensor, size: Tensor) -> Tensor:
             return model.predict(features[: len(z)], base[: len(z)], z, level, size)
 
-        return predict, features
+        return predict, features, base
 
     @torch.no_grad()
     def dream(t: int, predict: Predict) -> None:
@@ -72,21 +75,23 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     for t in range(begin - lead, begin):
         with torch.no_grad():
             dream(t, read_past(t)[0])
-    flow, bootstrap, errors, copies, spreads, pasts, trusted = [], [], [], [], [], [], []
+    flow, bootstrap, errors, copies, spreads, pasts, trusted, moved = [], [], [], [], [], [], [], []
     for t in range(begin, begin + config.rollout):
-        predict, features = read_past(t)
+        predict, features, base = read_past(t)
         clean = batch.latents[:, t]
         if own_share > 0:
             dream(t, predict)
         rows = torch.arange(lanes, device=device) < taught
         level, size = model.schedule.draw(rows, config.zero_fraction)
         noise = config.noise_scale * torch.randn_like(clean)
-        weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
+        weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction, model.view is not None)
         copy = (clean - batch.latents[:, t - 1]).square().mean((1, 2, 3))
         if config.copy_floor:
             weight = weight * count_by_change(copy, config.copy_floor)[:, None, None, None]
         terms = shortcut_loss(predict, clean, noise, level, size, model.schedule, config.ramp, weight, taught=taught)
         pasts.append(features)
+        if model.view is not None:
+            moved.append(((base.permute(0, 2, 3, 1).float() - clean).square() * weight).mean())
         trusted.append((weight > 0).flatten(1).all(1))
         flow.append(terms.flow)
         bootstrap.append(terms.bootstrap)
@@ -99,8 +104,12 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     # thousands of times smaller; brought to the same size it drowns the data, and the model only agrees with
     # itself.
     loss = model.scale(flow_loss)
+    scale = (loss / flow_loss.clamp(min=1e-12)).detach()
     if shortcuts:
-        loss = loss + bootstrap_loss * (loss / flow_loss.clamp(min=1e-12)).detach()
+        loss = loss + bootstrap_loss * scale
+    if moved:
+        moved_loss = torch.stack(moved).mean()
+        loss = loss + moved_loss * scale
     error, copy = torch.stack(errors), torch.stack(copies)
     metrics = {
         "flow": flow_loss.detach(),
@@ -108,6 +117,8 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
         "relative_last_frame": error[-1].nanmean() / copy[-1].mean(),
         "prediction_std": torch.stack(spreads).mean(),
     }
+    if moved:
+        metrics["moved"] = moved_loss.detach()
     if shortcuts:
         metrics["bootstrap"] = bootstrap_loss.detach()
     own = torch.stack(own_frames, dim=1) if own_frames else None
@@ -123,7 +134,7 @@ def count_by_change(copy: Tensor, floor: float) -> Tensor:
 
 def alike_with(model: ConvolutionalDynamics, own: Tensor, real: Tensor) -> Tensor:
     """:attr:`Rollout.alike` of own frames ``(B, S, h, w, c)`` beside the real ones."""
-    weight = agreement(own.flatten(0, 1), real.flatten(0, 1), model.config.contradiction)
+    weight = agreement(own.flatten(0, 1), real.flatten(0, 1), model.config.contradiction, model.view is not None)
     return (weight > 0).flatten(1).all(1).view(own.shape[:2])
 
 
@@ -163,7 +174,7 @@ def cut_history(model: ConvolutionalDynamics, batch: ClipBatch, begin: int) -> t
     return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
 
 
-def agreement(dreamed: Tensor, real: Tensor, contradiction: float) -> Tensor:
+def agreement(dreamed: Tensor, real: Tensor, contradiction: float, anything: bool = False) -> Tensor:
     """Where what really comes next is also what should come next in the dream.
 
     It is not where the dream has misplaced something: told to put it right, a model learns that things jump, or to
@@ -173,10 +184,16 @@ def agreement(dreamed: Tensor, real: Tensor, contradiction: float) -> Tensor:
         dreamed: ``(B, h, w, c)`` last frame of the dream.
         real: ``(B, h, w, c)`` the real one at that time.
         contradiction: Mean square of a latent from which on it counts as a thing.
+        anything: All that a picture shows is a thing, as in a first-person view: wherever both differ by that much,
+            the dream shows another place.
 
     Returns:
         ``(B, h, w, 1)``: 0 within two positions of whatever is amiss in dreams that have misplaced something, else 1.
+        For anything: 0 within one position of what differs.
     """
+    if anything:
+        other = (dreamed - real).square().mean(-1) > contradiction
+        return 1 - F.max_pool2d(other.float()[:, None], 3, stride=1, padding=1)[:, 0, :, :, None]
     strength = dreamed.square().mean(-1)
     misplaced = (strength > contradiction) & ((dreamed * real).mean(-1) < strength / 2)
     amiss = ((dreamed - real).square().mean(-1) > contradiction) & misplaced.any(2).any(1)[:, None, None]

@@ -15,6 +15,8 @@ unfolded picture.
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +57,21 @@ def check_camera(config: ConvolutionalDynamicsConfig) -> None:
         raise ValueError(f"view_channels is {config.view_channels}; it must be at least 1")
 
 
+@dataclass
+class Turned:
+    """The last frame, to be moved.
+
+    Attributes:
+        last: ``(B, h, w, c)``.
+        picture: ``(B, v, y, x)``, unfolded.
+        grid: ``(B, y, x, 2)``, where on it lies what the camera sees after its turn.
+    """
+
+    last: Tensor
+    picture: Tensor
+    grid: Tensor
+
+
 class TurnedView(nn.Module):
     """Past latents as seen from where the camera looks after the action that is taken now.
 
@@ -70,42 +87,69 @@ class TurnedView(nn.Module):
         self.camera, self.degrees = tuple(config.camera), config.camera_degrees
         vertical, horizontal = config.field_of_view
         self.extent = (math.tan(math.radians(vertical) / 2), math.tan(math.radians(horizontal) / 2))
-        self.unfold = nn.Conv2d(c, v * FINENESS**2, 3, padding=1)
-        self.fold = nn.Conv2d(v, c, FINENESS, stride=FINENESS, bias=False)
+        # Not hidden layers: what these draw is measured, so that they learn faster than by Muon's even steps.
+        self.picture_out = nn.Conv2d(c, v * FINENESS**2, 3, padding=1)
+        self.latent_out = nn.Conv2d(v, c, FINENESS, stride=FINENESS, bias=False)
+        self.flow_out = nn.Conv2d(config.channels, (2 + 3*FINENESS**2) if os.environ.get('FINE') else (2 + FINENESS**2), 3, padding=1)
         self.read = nn.Conv2d(len(self.history) * (v + 1), config.channels, FINENESS, stride=FINENESS)
+        self.read_moved = nn.Conv2d(c, config.channels, 3, padding=1)
         self.pitch = nn.Sequential(
             nn.Conv2d(c, 32, 3, stride=2, padding=1), nn.SiLU(), nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.SiLU()
         )
         self.pitch_out = nn.Linear(32 * math.ceil(config.height / 4), 1)
-        nn.init.zeros_(self.fold.weight)
-        for part in (self.read, self.pitch_out):
+        nn.init.zeros_(self.latent_out.weight)
+        for part in (self.read, self.read_moved, self.flow_out, self.pitch_out):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)  # type: ignore[arg-type]
 
-    def forward(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def turn(self, context: Tensor, last: Tensor, actions: Tensor) -> tuple[Tensor, Turned]:
         """Turns the frames of the history.
 
         Args:
             context: ``(B, n, h, w, c)``, newest first.
+            last: ``(B, h, w, c)``, the newest as it is to be moved, without noise.
             actions: ``(B, T, A)``, oldest first; the last is the one taken now, and T reaches back to the oldest frame.
 
         Returns:
-            What the turned frames show, for the network that reads the past, ``(B, C, h, w)``; and the last frame so
-            turned, ``(B, h, w, c)``. It is the last frame itself where the camera rests, and where something comes into
-            view that was not on it.
+            What the turned frames show, for the network that reads the past, ``(B, C, h, w)``; and what :meth:`move`
+            needs of the last frame.
         """
-        lanes, frames = context.shape[:2]
-        latents = rearrange(context, "b n h w c -> (b n) c h w")
-        pictures = F.pixel_shuffle(self.unfold(latents), FINENESS)
-        grid, inside = self.look(*self.turns(context, actions), pictures.shape[-2:])
-        turned = F.grid_sample(pictures.float(), grid, align_corners=False).to(pictures.dtype)
-        inside = inside.to(pictures.dtype)
-        seen = torch.cat([turned, inside], dim=1)
+        frames = context.shape[1]
+        latents = rearrange(torch.cat([context, last[:, None]], dim=1), "b n h w c -> (b n) c h w")
+        pictures = F.pixel_shuffle(self.picture_out(latents), FINENESS).unflatten(0, (-1, frames + 1))
+        grid, inside = self.look(*self.turns(last, actions), pictures.shape[-2:])
+        old = pictures[:, :frames].flatten(0, 1)
+        turned = F.grid_sample(old.float(), grid, align_corners=False).to(old.dtype)
+        seen = torch.cat([turned, inside.to(old.dtype)], dim=1)
         read = self.read(rearrange(seen, "(b n) v y x -> b (n v) y x", n=frames))
-        moved = (inside * (turned - pictures)).unflatten(0, (lanes, frames))[:, 0]
-        return read, context[:, 0] + self.fold(moved).permute(0, 2, 3, 1)
+        return read, Turned(last, pictures[:, frames], grid.unflatten(0, (-1, frames))[:, 0])
 
-    def turns(self, context: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def move(self, turned: Turned, features: Tensor) -> Tensor:
+        """The last frame as it looks after the action: turned, and moved by the flow that the features tell.
+
+        Args:
+            turned: From :meth:`turn`.
+            features: ``(B, C, h, w)`` what has been read of the past.
+
+        Returns:
+            ``(B, h, w, c)``. It is the last frame itself where nothing moves, and where something comes into view that
+            was not on it.
+        """
+        told = self.flow_out(features)
+        flow = F.interpolate(told[:, :2].float(), scale_factor=FINENESS, mode="bilinear", align_corners=False)
+        # What hangs before the camera, a hand or a bar of things, does not turn with it.
+        if os.environ.get('FINE'):
+            flow = flow + F.pixel_shuffle(told[:, 18:].float(), FINENESS)
+        turns = torch.sigmoid(2 + F.pixel_shuffle(told[:, 2:18], FINENESS))
+        # From latent positions to the units of a grid, -1 to 1 from edge to edge.
+        size = torch.tensor([2 / told.shape[3], 2 / told.shape[2]], device=flow.device)
+        grid = turned.grid + flow.permute(0, 2, 3, 1) * size
+        moved = F.grid_sample(turned.picture.float(), grid, align_corners=False).to(turned.picture.dtype)
+        inside = (grid.abs() <= 1).all(-1)[:, None].to(moved.dtype)
+        change = self.latent_out(inside * turns * (moved - turned.picture))
+        return turned.last + change.permute(0, 2, 3, 1)
+
+    def turns(self, last: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pitch of every frame of the history and of the new one, and the yaw between them, ``(B, n)`` in radians.
 
         Turns of a camera that has come to its stop are taken for turns: older frames are then misplaced.
@@ -113,9 +157,9 @@ class TurnedView(nn.Module):
         by_action = actions[..., list(self.camera)].float() * math.radians(self.degrees)
         # Of each frame: all turns from it to the new frame.
         since = by_action.flip(1).cumsum(1)[:, [offset - 1 for offset in self.history]]
-        last = self.estimate(context[:, 0])[:, None]
-        now = (last + since[:, :1, 0]).clamp(-STEEPEST, STEEPEST)
-        then = (last + since[:, :1, 0] - since[..., 0]).clamp(-STEEPEST, STEEPEST)
+        pitch = self.estimate(last)[:, None]
+        now = (pitch + since[:, :1, 0]).clamp(-STEEPEST, STEEPEST)
+        then = (pitch + since[:, :1, 0] - since[..., 0]).clamp(-STEEPEST, STEEPEST)
         return then, now.expand_as(then), since[..., 1]
 
     def estimate(self, last: Tensor) -> Tensor:
