@@ -56,7 +56,12 @@ def build_tiny_world(
         # Untrained models copy the last frame and pay nothing; random last layers make dreams eventful.
         torch.nn.init.normal_(dynamics.denoiser.conv_out.weight, std=0.1)
         if dynamics.view is not None:
-            for layer in (dynamics.view.fold, dynamics.view.read):
+            for layer in (
+                dynamics.view.latent_out,
+                dynamics.view.flow_out,
+                dynamics.view.read,
+                dynamics.view.read_moved,
+            ):
                 torch.nn.init.normal_(layer.weight, std=0.1)
         for layer in (heads.trunk[0], heads.trunk[2]):
             layer.weight.mul_(3)

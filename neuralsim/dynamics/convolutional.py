@@ -79,6 +79,10 @@ class ConvolutionalDynamicsConfig:
     """In a dream, a frame enters the history mixed with this much noise; at most context_noise. The model has learned
     to see through noise, but its own faint errors look like nothing it knows: without, they add up until the dream
     dissolves (Dreamer 4 does the same, tau_ctx)."""
+    dead_zone: float = 0.0
+    """In a dream, what is predicted is drawn towards the frame that the prediction starts from by this much, in units
+    of the latents' standard deviation: smaller changes are none (soft thresholding, Donoho 1995). Nothing else makes
+    what stands still stand still: errors too small to be seen, always of the same sign, add up to specks."""
     context_stain: float = 0.0
     """History of half of the training lanes is also mixed with up to this much (drawn per lane from U(0, this)) of a
     stain: noise, or a frame of another clip, the same in all frames of the past. Noise that is drawn anew for every
@@ -141,6 +145,8 @@ class ConvolutionalDynamics(Dynamics):
             raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
         if not 0 < config.noise_scale < math.inf:
             raise ValueError(f"noise_scale is {config.noise_scale}; it must be a number above 0")
+        if not 0 <= config.dead_zone < math.inf:
+            raise ValueError(f"dead_zone is {config.dead_zone}; it must be a number, 0 or more")
         if not 0 <= config.context_stain < 1:
             raise ValueError(f"context_stain is {config.context_stain}; it must be a share, 0 or more and less than 1")
         if not 0 <= config.dream_noise <= config.context_noise:
@@ -197,13 +203,13 @@ class ConvolutionalDynamics(Dynamics):
         if self.view is not None:
             self.view.compile()
 
-    def features(self, context: Tensor, actions: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, context: Tensor, actions: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reads the past.
 
         Args:
             context: ``(B, n, h, w, c)`` the frames of ``history``, newest first, as they are read: with noise.
             actions: ``(B, known_actions, A)``, oldest first; the last is the one taken now.
-            last: ``(B, h, w, c)`` the newest frame as the prediction starts from it.
+            last: ``(B, h, w, c)`` the newest frame as the prediction starts from it, by default as it is read.
 
         Returns:
             Features ``(B, C, h, w)``, and the latent that the prediction is a residual to, ``(B, c, h, w)``: the last,
@@ -212,6 +218,7 @@ class ConvolutionalDynamics(Dynamics):
         # Written as channels-last memory, which is what CPU convolutions read fastest.
         stacked = rearrange(context, "b n h w c -> b h w (n c)").contiguous().permute(0, 3, 1, 2)
         recent = actions[:, actions.shape[1] - self.config.past_actions :].flatten(1)
+        last = context[:, 0] if last is None else last
         if self.view is None:
             return self.past(stacked, recent), last.permute(0, 3, 1, 2)
         seen, turned = self.view.turn(context, last, actions)
@@ -223,6 +230,14 @@ class ConvolutionalDynamics(Dynamics):
         """Clean prediction ``(B, h, w, c)`` for a noisy latent ``(B, h, w, c)``."""
         residual = self.denoiser(features, z.permute(0, 3, 1, 2).to(features.dtype), level, size)
         return (residual.float() + base.float()).permute(0, 2, 3, 1)
+
+    def draw(self, features: Tensor, base: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
+        """:meth:`predict` for dreams: what differs from the base by less than the dead zone stays as it is."""
+        clean = self.predict(features, base, z, level, size)
+        if not self.config.dead_zone:
+            return clean
+        start = base.float().permute(0, 2, 3, 1)
+        return start + F.softshrink(clean - start, self.config.dead_zone)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Shortcut-forcing loss over the last ``rollout`` frames of each clip."""
@@ -265,7 +280,7 @@ class ConvolutionalDynamics(Dynamics):
             context = torch.lerp(context, noise[:, 1:].to(context), self.config.dream_noise)
         features, base = self.features(context, actions, last)
         sampled, first = sample(
-            lambda z, level, size: self.predict(features, base, z, level, size),
+            lambda z, level, size: self.draw(features, base, z, level, size),
             self.config.noise_scale * noise[:, 0],
             steps,
             self.schedule,

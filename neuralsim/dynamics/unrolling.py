@@ -8,6 +8,7 @@ Legend: B lanes, T frames, S frames of its own, h w c latent grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,27 +47,24 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     # The first lanes train the shortcut, all along: clips are in random order, and the teacher sees these alone.
     taught = share_of(lanes, config.bootstrap_fraction) if shortcuts else 0
 
-    def read_past(t: int) -> tuple[Predict, Tensor, Tensor]:
+    def read_past(t: int) -> tuple[Tensor, Tensor]:
         context = torch.stack([frames[t - offset] for offset in model.history], dim=1)
         if stains is not None:
             stain, amount = stains
             context = mix(context, stain[:, None], 1 - amount)
-        last = context[:, 0]
-        context = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
-        if model.view is None:
-            last = context[:, 0]
-        features, base = model.features(context, actions[:, t - model.known_actions : t], last)
+        noisy = mix(context, torch.randn_like(context), (1 - strength).expand(-1, context.shape[1]))
+        last = (noisy if model.view is None else context)[:, 0]
+        return model.features(noisy, actions[:, t - model.known_actions : t], last)
 
-        def predict(z: Tensor, level: Tensor, size: Tensor) -> Tensor:
-            return model.predict(features[: len(z)], base[: len(z)], z, level, size)
-
-        return predict, features, base
+    def on(past: tuple[Tensor, Tensor], draw: Callable[..., Tensor]) -> Predict:
+        features, base = past
+        return lambda z, level, size: draw(features[: len(z)], base[: len(z)], z, level, size)
 
     @torch.no_grad()
-    def dream(t: int, predict: Predict) -> None:
+    def dream(t: int, past: tuple[Tensor, Tensor]) -> None:
         clean = batch.latents[:, t]
         noise = config.noise_scale * torch.randn_like(clean)
-        own, _ = sample(predict, noise, config.self_steps, model.schedule)
+        own, _ = sample(on(past, model.draw), noise, config.self_steps, model.schedule)
         # Before an episode's first frame there is nothing to dream: a clip repeats that frame until then.
         begun = batch.valid[:, t - 1, None, None, None]
         own_frames.append(torch.where(begun, own, clean))
@@ -74,20 +72,21 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
 
     for t in range(begin - lead, begin):
         with torch.no_grad():
-            dream(t, read_past(t)[0])
+            dream(t, read_past(t))
     flow, bootstrap, errors, copies, spreads, pasts, trusted, moved = [], [], [], [], [], [], [], []
     for t in range(begin, begin + config.rollout):
-        predict, features, base = read_past(t)
+        past = features, base = read_past(t)
         clean = batch.latents[:, t]
         if own_share > 0:
-            dream(t, predict)
+            dream(t, past)
         rows = torch.arange(lanes, device=device) < taught
         level, size = model.schedule.draw(rows, config.zero_fraction)
         noise = config.noise_scale * torch.randn_like(clean)
-        weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction, model.view is not None)
+        weight = agreement(frames[t - 1], latents[:, t - 1], config.contradiction)
         copy = (clean - batch.latents[:, t - 1]).square().mean((1, 2, 3))
         if config.copy_floor:
             weight = weight * count_by_change(copy, config.copy_floor)[:, None, None, None]
+        predict = on(past, model.predict)
         terms = shortcut_loss(predict, clean, noise, level, size, model.schedule, config.ramp, weight, taught=taught)
         pasts.append(features)
         if model.view is not None:
@@ -107,9 +106,6 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     scale = (loss / flow_loss.clamp(min=1e-12)).detach()
     if shortcuts:
         loss = loss + bootstrap_loss * scale
-    if moved:
-        moved_loss = torch.stack(moved).mean()
-        loss = loss + moved_loss * scale
     error, copy = torch.stack(errors), torch.stack(copies)
     metrics = {
         "flow": flow_loss.detach(),
@@ -118,6 +114,9 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
         "prediction_std": torch.stack(spreads).mean(),
     }
     if moved:
+        # The network undoes in what it adds whatever is moved wrongly: flows are learned only where they are asked for.
+        moved_loss = torch.stack(moved).mean()
+        loss = loss + moved_loss * scale
         metrics["moved"] = moved_loss.detach()
     if shortcuts:
         metrics["bootstrap"] = bootstrap_loss.detach()
@@ -134,7 +133,7 @@ def count_by_change(copy: Tensor, floor: float) -> Tensor:
 
 def alike_with(model: ConvolutionalDynamics, own: Tensor, real: Tensor) -> Tensor:
     """:attr:`Rollout.alike` of own frames ``(B, S, h, w, c)`` beside the real ones."""
-    weight = agreement(own.flatten(0, 1), real.flatten(0, 1), model.config.contradiction, model.view is not None)
+    weight = agreement(own.flatten(0, 1), real.flatten(0, 1), model.config.contradiction)
     return (weight > 0).flatten(1).all(1).view(own.shape[:2])
 
 
@@ -174,7 +173,7 @@ def cut_history(model: ConvolutionalDynamics, batch: ClipBatch, begin: int) -> t
     return batch.latents[torch.arange(lanes, device=device)[:, None], index], batch.actions * known[..., None]
 
 
-def agreement(dreamed: Tensor, real: Tensor, contradiction: float, anything: bool = False) -> Tensor:
+def agreement(dreamed: Tensor, real: Tensor, contradiction: float) -> Tensor:
     """Where what really comes next is also what should come next in the dream.
 
     It is not where the dream has misplaced something: told to put it right, a model learns that things jump, or to
@@ -184,16 +183,10 @@ def agreement(dreamed: Tensor, real: Tensor, contradiction: float, anything: boo
         dreamed: ``(B, h, w, c)`` last frame of the dream.
         real: ``(B, h, w, c)`` the real one at that time.
         contradiction: Mean square of a latent from which on it counts as a thing.
-        anything: All that a picture shows is a thing, as in a first-person view: wherever both differ by that much,
-            the dream shows another place.
 
     Returns:
         ``(B, h, w, 1)``: 0 within two positions of whatever is amiss in dreams that have misplaced something, else 1.
-        For anything: 0 within one position of what differs.
     """
-    if anything:
-        other = (dreamed - real).square().mean(-1) > contradiction
-        return 1 - F.max_pool2d(other.float()[:, None], 3, stride=1, padding=1)[:, 0, :, :, None]
     strength = dreamed.square().mean(-1)
     misplaced = (strength > contradiction) & ((dreamed * real).mean(-1) < strength / 2)
     amiss = ((dreamed - real).square().mean(-1) > contradiction) & misplaced.any(2).any(1)[:, None, None]

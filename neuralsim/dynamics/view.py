@@ -15,7 +15,6 @@ unfolded picture.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +89,7 @@ class TurnedView(nn.Module):
         # Not hidden layers: what these draw is measured, so that they learn faster than by Muon's even steps.
         self.picture_out = nn.Conv2d(c, v * FINENESS**2, 3, padding=1)
         self.latent_out = nn.Conv2d(v, c, FINENESS, stride=FINENESS, bias=False)
-        self.flow_out = nn.Conv2d(config.channels, (2 + 3*FINENESS**2) if os.environ.get('FINE') else (2 + FINENESS**2), 3, padding=1)
+        self.flow_out = nn.Conv2d(config.channels, 2 + FINENESS**2, 3, padding=1)
         self.read = nn.Conv2d(len(self.history) * (v + 1), config.channels, FINENESS, stride=FINENESS)
         self.read_moved = nn.Conv2d(c, config.channels, 3, padding=1)
         self.pitch = nn.Sequential(
@@ -138,15 +137,15 @@ class TurnedView(nn.Module):
         told = self.flow_out(features)
         flow = F.interpolate(told[:, :2].float(), scale_factor=FINENESS, mode="bilinear", align_corners=False)
         # What hangs before the camera, a hand or a bar of things, does not turn with it.
-        if os.environ.get('FINE'):
-            flow = flow + F.pixel_shuffle(told[:, 18:].float(), FINENESS)
-        turns = torch.sigmoid(2 + F.pixel_shuffle(told[:, 2:18], FINENESS))
+        turns = torch.sigmoid(2 + F.pixel_shuffle(told[:, 2:], FINENESS))
         # From latent positions to the units of a grid, -1 to 1 from edge to edge.
         size = torch.tensor([2 / told.shape[3], 2 / told.shape[2]], device=flow.device)
         grid = turned.grid + flow.permute(0, 2, 3, 1) * size
-        moved = F.grid_sample(turned.picture.float(), grid, align_corners=False).to(turned.picture.dtype)
+        # A dream moves its picture anew with every step: what linear interpolation blurs a little is gone after ten.
+        picture = turned.picture
+        moved = F.grid_sample(picture.float(), grid, mode="bicubic", align_corners=False).to(picture.dtype)
         inside = (grid.abs() <= 1).all(-1)[:, None].to(moved.dtype)
-        change = self.latent_out(inside * turns * (moved - turned.picture))
+        change = self.latent_out(inside * turns * (moved - picture))
         return turned.last + change.permute(0, 2, 3, 1)
 
     def turns(self, last: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
