@@ -94,6 +94,23 @@ def test_learns_to_move_the_dot(trained, steps):
     assert float(error) < 0.2 * float(copy)
 
 
+def test_what_changes_by_less_than_the_dead_zone_stays_as_it_is():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(dataclasses.replace(CONFIG, dead_zone=0.5, dream_noise=0.0)).eval()
+    with torch.no_grad():
+        model.denoiser.conv_out.bias.copy_(torch.tensor([0.4, -1.5]))
+    batch = toy_clips(model, 4, 0)
+    last = batch.latents[:, model.context_length - 1]
+    made = dream(model, batch, batch.actions, steps=1)
+    assert torch.equal(made[:, 0, ..., 0], last[..., 0])
+    assert torch.allclose(made[:, 0, ..., 1], last[..., 1] - 1.0)
+    assert torch.equal(made[:, -1, ..., 0], last[..., 0])
+    # Its training asks for the whole change.
+    model.config.dead_zone = 0.0
+    whole = dream(model, batch, batch.actions, steps=1)
+    assert torch.allclose(whole[:, 0], last + torch.tensor([0.4, -1.5]))
+
+
 def test_shuffled_actions_cost_more(trained):  # check 13
     batch = toy_clips(trained, 64, 1000)
     real = batch.latents[:, trained.context_length :]
@@ -220,7 +237,7 @@ def test_a_stain_is_the_same_on_all_of_the_past():
     model = ConvolutionalDynamics(config)
     batch, seen = toy_clips(model, 8, 0), []
     read = model.features
-    model.features = lambda context, actions: seen.append(context) or read(context, actions)
+    model.features = lambda context, *rest: seen.append(context) or read(context, *rest)
     torch.manual_seed(0)
     model.rollout(batch)
     t, shares = model.context_length, torch.linspace(0, 0.9, 901)
@@ -309,6 +326,8 @@ def test_wrong_configs_are_explained():
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(dream_noise=0.3, context_noise=0.2))
     with pytest.raises(ValueError, match=r"context_stain is 1\.0"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(context_stain=1.0))
+    with pytest.raises(ValueError, match=r"dead_zone is -0\.1"):
+        ConvolutionalDynamics(ConvolutionalDynamicsConfig(dead_zone=-0.1))
     with pytest.raises(ValueError, match=r"noise_scale is 0\.0"):
         ConvolutionalDynamics(ConvolutionalDynamicsConfig(noise_scale=0.0))
     with pytest.raises(ValueError, match="self_steps is 3"):

@@ -196,7 +196,7 @@ def test_other_actions(space):
     view = world.dynamics.view
     with torch.no_grad():
         # A camera's turns also come in by the frames that are turned.
-        for layer in (world.dynamics.past.action, *([view.fold, view.read] if view else [])):
+        for layer in (world.dynamics.past.action, *([view.latent_out, view.flow_out, view.read] if view else [])):
             layer.weight.mul_(1e-7)
     assert found(check_world(world)) == ["actions_ignored"]
 

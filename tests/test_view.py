@@ -64,26 +64,122 @@ def test_turns_add_up_from_the_oldest_frame_to_the_new_one():
     actions = torch.zeros(1, 4, 3)
     actions[0, :, 1] = torch.tensor([0.1, 0.2, 0.3, 0.4])  # pitch, in tens of degrees
     actions[0, :, 2] = torch.tensor([0.0, 1.0, 0.0, -0.5])
-    then, now, yaw = (x[0].rad2deg() for x in view.turns(torch.zeros(1, 3, 8, 8, 2), actions))
+    then, now, yaw = (x[0].rad2deg() for x in view.turns(torch.zeros(1, 8, 8, 2), actions))
     # One, two and four actions since; the camera that saw the last frame looked straight ahead.
     assert torch.allclose(now, torch.full((3,), 4.0), atol=1e-4)
     assert torch.allclose(then, torch.tensor([0.0, -3.0, -6.0]), atol=1e-4)
     assert torch.allclose(yaw, torch.tensor([-5.0, -5.0, 5.0]), atol=1e-4)
 
 
-def test_a_camera_at_rest_changes_nothing_and_untrained_one_copies():
+def read_and_move(view: TurnedView, context: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is read of the past, and the last frame as it has moved, where the features say nothing."""
+    read, turned = view.turn(context, context[:, 0], actions)
+    return read, view.move(turned, torch.zeros(len(context), CONFIG.channels, CONFIG.height, CONFIG.width))
+
+
+def test_a_camera_at_rest_changes_nothing():
     torch.manual_seed(0)
     view = TurnedView(CONFIG)
-    torch.nn.init.normal_(view.fold.weight)
     context, rest = torch.randn(2, 3, 8, 8, 2), torch.zeros(2, 4, 3)
-    _, base = view(context, rest)
+    _, base = read_and_move(view, context, rest)
     assert torch.allclose(base, context[:, 0], atol=1e-4)
     turned = rest.clone()
     turned[..., 2] = 1.0
-    assert not torch.allclose(view(context, turned)[1], context[:, 0], atol=0.1)
-    read, base = TurnedView(CONFIG)(context, turned)
-    assert torch.equal(base, context[:, 0])
+    read, base = read_and_move(view, context, turned)
+    assert not torch.allclose(base, context[:, 0], atol=0.1)
     assert torch.equal(read, torch.zeros_like(read))
+
+
+def even_view() -> TurnedView:
+    """A view whose pictures show each latent as a square of its colour, and back."""
+    view = TurnedView(CONFIG)
+    with torch.no_grad():
+        for layer in (view.picture_out, view.latent_out, view.flow_out):
+            layer.weight.zero_()
+        for channel in range(2):
+            view.picture_out.weight[16 * channel : 16 * (channel + 1), channel, 1, 1] = 1.0
+            view.latent_out.weight[channel, channel] = 1 / 16
+        view.picture_out.bias.zero_()
+        view.flow_out.bias[2:] = 30.0  # everything turns
+    return view
+
+
+@pytest.mark.parametrize(("flow", "shift"), [((1.0, 0.0), (0, -1)), ((0.0, -2.0), (2, 0)), ((0.0, 0.0), (0, 0))])
+def test_the_flow_says_where_what_is_seen_came_from(flow, shift):
+    torch.manual_seed(1)
+    view = even_view()
+    with torch.no_grad():
+        view.flow_out.bias[:2] = torch.tensor(flow)
+        context = torch.randn(1, 3, 8, 8, 2)
+        _, base = read_and_move(view, context, torch.zeros(1, 4, 3))
+    last = context[0, 0]
+    moved = last.roll(shift, (0, 1))
+    came_into_view = torch.zeros(8, 8, dtype=torch.bool)
+    if shift[0]:
+        came_into_view[: shift[0]] = True
+    if shift[1]:
+        came_into_view[:, shift[1] :] = True
+    assert torch.allclose(base[0][~came_into_view], moved[~came_into_view], atol=1e-4)
+    # What was not on the last frame stays as it was, for the network to fill in.
+    assert torch.allclose(base[0][came_into_view], last[came_into_view], atol=1e-4)
+
+
+def test_what_hangs_before_the_camera_does_not_turn():
+    torch.manual_seed(2)
+    view = even_view()
+    with torch.no_grad():
+        view.flow_out.bias[0] = 1.0
+        view.flow_out.bias[2:] = -30.0
+        context = torch.randn(1, 3, 8, 8, 2)
+        _, base = read_and_move(view, context, torch.zeros(1, 4, 3))
+    assert torch.allclose(base, context[:, 0], atol=1e-5)
+
+
+def sliding_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
+    """Films of a smooth picture that slides by half a position while a button is held, as a wall one walks along."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = model.clip_length
+    actions = torch.zeros(lanes, steps - 1, 3)
+    actions[..., 0] = torch.randint(0, 2, (lanes, steps - 1), generator=generator).float()
+    at = torch.cat([torch.zeros(lanes, 1), 0.5 * actions[..., 0].cumsum(1)], dim=1)
+    columns = torch.arange(8.0) + at[..., None]
+    phase = 6.3 * torch.rand(lanes, 1, 1, 2, generator=generator)
+    waves = torch.sin(columns[..., None] * torch.tensor([0.9, 1.4]) + phase)
+    tilt = torch.linspace(0.5, 1.0, 8)[:, None, None]
+    zeros = torch.zeros(lanes, steps - 1)
+    latents = waves[:, :, None] * tilt
+    return ClipBatch(latents, actions, zeros, zeros, torch.ones(lanes, steps, dtype=torch.bool))
+
+
+def test_flows_are_learned_by_how_well_the_moved_frame_fits():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "rollout": 1}))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(150):
+        loss, _ = model(sliding_clips(model, 16, step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    clips = sliding_clips(model, 64, 1000)
+    with torch.no_grad():
+        moved = float(model(clips)[1]["moved"])
+    copied = float((clips.latents[:, -1] - clips.latents[:, -2]).square().mean())
+    assert moved < 0.4 * copied
+
+
+def test_noise_lies_on_what_is_read_but_not_on_what_is_moved():
+    torch.manual_seed(0)
+    model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "dream_noise": 0.15})).eval()
+    batch = turning_clips(model, 2, 0)
+    state = model.start(batch.latents[:, : model.context_length], batch.actions[:, : model.context_length - 1] * 0)
+    bounds = (torch.full((8, 8, 2), -9.0), torch.full((8, 8, 2), 9.0))
+    assert model.noise_slots == 1 + len(CONFIG.history)
+    with torch.no_grad():
+        latent, following, _ = model.step(state, torch.zeros(2, 3), torch.randn(2, 4, 8, 8, 2), 4, bounds)
+    # An untrained model at rest: the last frame, and remembered so.
+    assert torch.allclose(latent, batch.latents[:, model.context_length - 1], atol=1e-5)
+    assert torch.equal(following["latents"][:, -1], latent)
 
 
 def turning_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
@@ -134,15 +230,14 @@ def test_a_step_remembers_the_turns_that_its_oldest_frame_needs():
     state = model.start(batch.latents[:, :begin], batch.actions[:, : begin - 1])
     assert state["actions"].shape == (2, 3, 3)  # and the action taken now makes four, as far back as the history goes
     bounds = (torch.full((8, 8, 2), -9.0), torch.full((8, 8, 2), 9.0))
-    noise = torch.zeros(2, 2, 8, 8, 2)
+    noise = torch.zeros(2, 4, 8, 8, 2)
     other = {**state, "actions": state["actions"].clone()}
     other["actions"][:, 0, 2] += 1.0
     with torch.no_grad():
         first, following, _ = model.step(state, batch.actions[:, begin - 1], noise, 1, bounds)
         second, _, _ = model.step(other, batch.actions[:, begin - 1], noise, 1, bounds)
     assert following["actions"].shape == state["actions"].shape
-    # The denoiser's last layer is zero yet: what changed is in the features alone.
-    assert torch.equal(first, second)
+    assert not torch.equal(first, second)
     context = batch.latents[:, [begin - offset for offset in CONFIG.history]]
     whole = batch.actions[:, :begin]
     changed = whole.clone()

@@ -96,7 +96,13 @@ class TurnedView(nn.Module):
             nn.Conv2d(c, 32, 3, stride=2, padding=1), nn.SiLU(), nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.SiLU()
         )
         self.pitch_out = nn.Linear(32 * math.ceil(config.height / 4), 1)
-        nn.init.zeros_(self.latent_out.weight)
+        # At first a picture shows a part of each latent, as a square: flows must matter for anybody to learn them.
+        part_shown = nn.init.orthogonal_(torch.empty(v, c))
+        nn.init.zeros_(self.picture_out.weight)
+        nn.init.zeros_(self.picture_out.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.picture_out.weight[:, :, 1, 1] = part_shown.repeat_interleave(FINENESS**2, 0)
+            self.latent_out.weight.copy_(part_shown.T[:, :, None, None].expand_as(self.latent_out.weight) / FINENESS**2)
         for part in (self.read, self.read_moved, self.flow_out, self.pitch_out):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)  # type: ignore[arg-type]
