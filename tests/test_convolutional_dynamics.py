@@ -9,6 +9,7 @@ import torch
 from neuralsim.dynamics import build_dynamics
 from neuralsim.dynamics.base import ClipBatch
 from neuralsim.dynamics.convolutional import ConvolutionalDynamics, ConvolutionalDynamicsConfig
+from neuralsim.dynamics.shortcut import ShortcutLoss
 from neuralsim.dynamics.unrolling import agreement, alike_with, count_by_change, draw_stains
 from neuralsim.heads import Heads, HeadsConfig
 from neuralsim.training.world_model import WorldModel
@@ -230,6 +231,16 @@ def test_half_of_the_lanes_are_stained_with_noise_or_another_clip():
     assert float(amount[amount > 0].mean()) == pytest.approx(0.15, abs=0.02)
     alone = toy_clips(model, 1, 0)
     assert not any(torch.equal(draw_stains(model, alone)[0], alone.latents[:, 0]) for _ in range(9))
+
+
+@pytest.mark.parametrize(("own", "share"), [(0.01, 0.005), (50.0, 1.0)])
+def test_the_data_weigh_at_least_as_much_as_the_model_to_itself(monkeypatch, own, share):
+    model = ConvolutionalDynamics(dataclasses.replace(CONFIG, bootstrap_start=0.0, rollout=1))
+    flow, bootstrap = (torch.tensor(value, requires_grad=True) for value in (2.0, own))
+    terms = ShortcutLoss(flow, bootstrap, torch.zeros(8), torch.zeros(()))
+    monkeypatch.setattr("neuralsim.dynamics.unrolling.shortcut_loss", lambda *_, **__: terms)
+    model.rollout(toy_clips(model, 8, 0)).loss.backward()
+    assert float(bootstrap.grad * own / (flow.grad * 2)) == pytest.approx(share)
 
 
 def test_a_stain_is_the_same_on_all_of_the_past():

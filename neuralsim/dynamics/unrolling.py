@@ -105,7 +105,9 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     loss = model.scale(flow_loss)
     scale = (loss / flow_loss.clamp(min=1e-12)).detach()
     if shortcuts:
-        loss = loss + bootstrap_loss * scale
+        # A model that is its own teacher can run away with itself: two steps of a bad answer make a worse one. Never
+        # more of the gradient than the data have.
+        loss = loss + bootstrap_loss * scale * (flow_loss / bootstrap_loss.clamp(min=1e-12)).clamp(max=1).detach()
     error, copy = torch.stack(errors), torch.stack(copies)
     metrics = {
         "flow": flow_loss.detach(),
