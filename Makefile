@@ -1,7 +1,7 @@
 # make demo   set up, then play the bundled Pong (a window, or demo.gif where there is no display)
 # make test   set up, then lint, types, tests
 # make minetest   installs the system packages of the Minetest environments (Debian, Ubuntu and relatives)
-# make world  record, train and pack the bundled world again (hours)
+# make world  record, train and pack the bundled Pong again, or WORLD=minerl (hours)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -35,8 +35,10 @@ minetest:
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		minetest minetest-data xvfb libgl1-mesa-dri gcc libc6-dev libgl-dev libx11-dev
 
+WORLD ?= pong
+
 world: $(VENV)/.dev
-	$(BIN)/python neuralsim/worlds/pong/recipe.py
+	$(BIN)/python neuralsim/worlds/$(WORLD)/recipe.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

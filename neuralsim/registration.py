@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-BUNDLED_WORLDS = {"Dream-Pong-v0": "pong"}
+BUNDLED_WORLDS = {
+    "Dream-Pong-v0": "pong",
+    "Dream-MineRL-v0": "minerl",
+    "Dream-MineRL-Treechop-v0": "minerl-treechop",
+}
 """Registered id -> folder under ``neuralsim/worlds``."""
+
+OBS_KEYS = {"minerl": "pov", "minerl-treechop": "pov"}
+"""World -> name under which its frames are shown, as the environments show them whose code shall run unchanged."""
 
 OWN_WORLD = "Dream-v0"
 """Registered id for a world of one's own: ``gym.make("Dream-v0", world="path or hub id")``."""
@@ -32,8 +39,14 @@ def register_dreams() -> None:
             id=env_id,
             entry_point="neuralsim.envs.dream:DreamEnv",
             vector_entry_point="neuralsim.envs.dream_vector:DreamVectorEnv",
-            kwargs={} if world is None else {"world": world},
+            kwargs=_dream_kwargs(world),
         )
+
+
+def _dream_kwargs(world: str | None) -> dict[str, str]:
+    if world is None:
+        return {}
+    return {"world": world, **({"obs_key": OBS_KEYS[world]} if world in OBS_KEYS else {})}
 
 
 def register_minetest() -> None:

@@ -66,7 +66,7 @@ def find_world(source: str | os.PathLike[str]) -> Path:
     if source in BUNDLED_WORLDS:
         raise FileNotFoundError(
             f"{source} is not there: its world, {BUNDLED / name}, did not come with this installation; install "
-            f"neuralsim again, or make it anew (make world). "
+            f"neuralsim again, or make it anew (make world WORLD={name}). "
             f"Bundled worlds: {', '.join(bundled_worlds()) or 'none'}"
         )
     folder = Path(name).expanduser()

@@ -122,8 +122,8 @@ class DynamicsRun:
             loop=LoopConfig(steps=700, learning_rate=1e-3, decay_fraction=0.8),
         )
         # In a first-person world whole pictures move, and what comes into view nobody can know: own frames soon show
-        # another place than the recording, and teach a model to blur; more noise on what is remembered makes dreams
-        # last. A past that reaches as far in fewer frames; nothing that probes know.
+        # another place than the recording, and teach a model to blur; a dead zone makes dreams last. A past that
+        # reaches as far in fewer frames; nothing that probes know.
         voxels = DynamicsRun(
             data=Path("data/explore"),
             out=Path("runs/minetest"),
@@ -135,7 +135,9 @@ class DynamicsRun:
                 self_context=0.0,
                 bootstrap_start=0.3,
                 zero_fraction=0.5,
-                dream_noise=0.11,
+                context_noise=0.1,
+                dream_noise=0.05,
+                dead_zone=0.08,
                 copy_floor=0.02,
             ),
             loop=LoopConfig(steps=6000, learning_rate=1e-3, optimizer="muon", ema=0.997),
