@@ -44,9 +44,8 @@ def register_dreams() -> None:
 
 
 def _dream_kwargs(world: str | None) -> dict[str, str]:
-    if world is None:
-        return {}
-    return {"world": world, **({"obs_key": OBS_KEYS[world]} if world in OBS_KEYS else {})}
+    named = {"world": world, "obs_key": OBS_KEYS.get(world or "")}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def register_minetest() -> None:

@@ -29,6 +29,12 @@ def test_ids_are_registered():
         assert gym.envs.registration.EnvSpec.from_json(spec.to_json()) == spec
 
 
+def test_dreams_with_minerls_interface_show_frames_by_its_name():
+    assert gym.spec("Dream-MineRL-v0").kwargs == {"world": "minerl", "obs_key": "pov"}
+    assert gym.spec("Dream-Pong-v0").kwargs == {"world": "pong"}
+    assert gym.spec(OWN_WORLD).kwargs == {}
+
+
 def test_registering_again_changes_nothing():
     before = dict(gym.registry)
     register_dreams()

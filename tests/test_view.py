@@ -154,7 +154,9 @@ def sliding_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBa
 def test_flows_are_learned_by_how_well_the_moved_frame_fits():
     torch.manual_seed(0)
     model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "rollout": 1}))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.denoiser.requires_grad_(False)  # nothing but the moved frame itself teaches the flow
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    model.predict = lambda features, base, z, level, size: base.permute(0, 2, 3, 1).detach()
     for step in range(150):
         loss, _ = model(sliding_clips(model, 16, step))
         optimizer.zero_grad()
@@ -165,21 +167,72 @@ def test_flows_are_learned_by_how_well_the_moved_frame_fits():
     with torch.no_grad():
         moved = float(model(clips)[1]["moved"])
     copied = float((clips.latents[:, -1] - clips.latents[:, -2]).square().mean())
-    assert moved < 0.4 * copied
+    assert moved < 0.85 * copied
 
 
 def test_noise_lies_on_what_is_read_but_not_on_what_is_moved():
     torch.manual_seed(0)
-    model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "dream_noise": 0.15})).eval()
-    batch = turning_clips(model, 2, 0)
-    state = model.start(batch.latents[:, : model.context_length], batch.actions[:, : model.context_length - 1] * 0)
     bounds = (torch.full((8, 8, 2), -9.0), torch.full((8, 8, 2), 9.0))
-    assert model.noise_slots == 1 + len(CONFIG.history)
+    first, second = torch.randn(2, 4, 8, 8, 2), torch.randn(2, 4, 8, 8, 2)
+    second[:, 0] = first[:, 0]
+    for amount, awake in ((0.15, False), (0.15, True), (0.0, True)):
+        torch.manual_seed(0)
+        model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "dream_noise": amount})).eval()
+        if awake:
+            torch.nn.init.normal_(model.denoiser.conv_out.weight, std=0.1)
+        batch = turning_clips(model, 2, 0)
+        state = model.start(batch.latents[:, : model.context_length], batch.actions[:, : model.context_length - 1] * 0)
+        with torch.no_grad():
+            latent, following, _ = model.step(state, torch.zeros(2, 3), first, 4, bounds)
+            other, _, _ = model.step(state, torch.zeros(2, 3), second, 4, bounds)
+        assert model.noise_slots == 1 + len(CONFIG.history)
+        assert torch.equal(following["latents"][:, -1], latent)
+        assert torch.equal(latent, other) == (not awake or amount == 0)
+        if not awake:
+            # An untrained denoiser adds nothing: what is left is the frame that was moved, at rest the last one.
+            assert torch.allclose(latent, batch.latents[:, model.context_length - 1], atol=1e-5)
+
+
+def test_in_training_too_the_moved_frame_has_no_noise(monkeypatch):
+    model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "rollout": 1, "short_history": 0.0}))
+    seen = []
+    turn = model.view.turn
+    monkeypatch.setattr(model.view, "turn", lambda *given: seen.append(given) or turn(*given))
+    batch = turning_clips(model, 4, 0)
+    model(batch)
+    ((context, last, _),) = seen
+    assert torch.equal(last, batch.latents[:, -2])
+    assert not torch.allclose(context[:, 0], last, atol=1e-3)
+
+
+@pytest.mark.parametrize("flow", [(0.1, 0.0), (0.4, -0.3), (-1.5, 0.7)])
+def test_a_picture_of_one_colour_stays_so_however_it_moves(flow):
+    view = even_view()
     with torch.no_grad():
-        latent, following, _ = model.step(state, torch.zeros(2, 3), torch.randn(2, 4, 8, 8, 2), 4, bounds)
-    # An untrained model at rest: the last frame, and remembered so.
-    assert torch.allclose(latent, batch.latents[:, model.context_length - 1], atol=1e-5)
-    assert torch.equal(following["latents"][:, -1], latent)
+        view.flow_out.bias[:2] = torch.tensor(flow)
+        context = torch.ones(1, 3, 8, 8, 2)
+        actions = torch.zeros(1, 4, 3)
+        actions[..., 2] = 0.2
+        for _ in range(20):
+            _, base = read_and_move(view, context, actions)
+            context = torch.cat([base[:, None], context[:, :-1]], dim=1)
+    assert torch.allclose(base, torch.ones_like(base), atol=1e-4)
+
+
+def test_in_dreams_short_flows_are_none():
+    torch.manual_seed(3)
+    view = even_view()
+    view.dead_zone = 0.1
+    context = torch.randn(1, 3, 8, 8, 2)
+    still = {}
+    for length in (0.05, 0.5):
+        for training in (False, True):
+            view.train(training)
+            with torch.no_grad():
+                view.flow_out.bias[:2] = torch.tensor([length, 0.0])
+                _, base = read_and_move(view, context, torch.zeros(1, 4, 3))
+            still[length, training] = torch.allclose(base, context[:, 0], atol=1e-4)
+    assert still == {(0.05, False): True, (0.05, True): False, (0.5, False): False, (0.5, True): False}
 
 
 def turning_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:

@@ -6,7 +6,8 @@ The default at CPU scale. Notable here:
 - the heavy part, the U-Net over history and actions, does not see the noise: it runs once per frame, whatever the
   number of sampling steps K; only the denoiser runs K times;
 - the prediction is a residual to the last latent, so an untrained model copies;
-- where actions turn a camera, past frames are turned into the new view first (``view.py``);
+- where actions turn a camera, past frames are turned into the new view first, and the residual is to the last one as
+  it has moved (``view.py``);
 - training unrolls clips on the model's own frames (``unrolling.py``); the networks stand in ``unet.py``.
 
 Legend: B lanes, h w c latent grid, A encoded action, C channels.
@@ -78,11 +79,15 @@ class ConvolutionalDynamicsConfig:
     dream_noise: float = 0.07
     """In a dream, a frame enters the history mixed with this much noise; at most context_noise. The model has learned
     to see through noise, but its own faint errors look like nothing it knows: without, they add up until the dream
-    dissolves (Dreamer 4 does the same, tau_ctx)."""
+    dissolves (Dreamer 4 does the same, tau_ctx). Where a camera turns, frames are remembered as they are and the noise
+    is drawn whenever they are read: the frame that is moved has none."""
     dead_zone: float = 0.0
     """In a dream, what is predicted is drawn towards the frame that the prediction starts from by this much, in units
     of the latents' standard deviation: smaller changes are none (soft thresholding, Donoho 1995). Nothing else makes
     what stands still stand still: errors too small to be seen, always of the same sign, add up to specks."""
+    flow_dead_zone: float = 0.0
+    """In a dream that turns its view, flows of less than so many latent positions per step are none, for the same
+    reason."""
     context_stain: float = 0.0
     """History of half of the training lanes is also mixed with up to this much (drawn per lane from U(0, this)) of a
     stain: noise, or a frame of another clip, the same in all frames of the past. Noise that is drawn anew for every
@@ -108,7 +113,8 @@ class ConvolutionalDynamicsConfig:
     what little goes wrong is seen at once, and adds up while nothing happens; in a mean over all clips it is lost
     beside those in which a whole picture moves. 0: all count alike."""
     turn_view: bool = True
-    """Where actions turn a camera: past frames are turned into the new view before they are read."""
+    """Where actions turn a camera: past frames are turned into the new view before they are read, and the prediction
+    starts from the last one as it has moved."""
     camera: tuple[int, ...] = ()
     """Where in an encoded action the turn of the camera stands, pitch and yaw; found by itself where there is one."""
     camera_degrees: float = 10.0
@@ -128,7 +134,7 @@ class ConvolutionalDynamics(Dynamics):
     """
 
     type_name = "convolutional"
-    noise_slots = 2  # one for the frame itself, one for the frame in the history
+    noise_slots = 2  # one for the frame itself, one for the frame in the history; more where a camera turns
 
     def __init__(self, config: ConvolutionalDynamicsConfig | None = None) -> None:
         super().__init__()
@@ -145,8 +151,9 @@ class ConvolutionalDynamics(Dynamics):
             raise ValueError(f"self_steps is {config.self_steps}; it must not exceed max_steps, {config.max_steps}")
         if not 0 < config.noise_scale < math.inf:
             raise ValueError(f"noise_scale is {config.noise_scale}; it must be a number above 0")
-        if not 0 <= config.dead_zone < math.inf:
-            raise ValueError(f"dead_zone is {config.dead_zone}; it must be a number, 0 or more")
+        for name in ("dead_zone", "flow_dead_zone"):
+            if not 0 <= getattr(config, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(config, name)}; it must be a number, 0 or more")
         if not 0 <= config.context_stain < 1:
             raise ValueError(f"context_stain is {config.context_stain}; it must be a share, 0 or more and less than 1")
         if not 0 <= config.dream_noise <= config.context_noise:
@@ -181,8 +188,9 @@ class ConvolutionalDynamics(Dynamics):
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model that sees fewer past actions, has fewer blocks, or does not turn its view.
 
-        Call it before this one has learned: the older actions begin with no weight, and an untrained block or view
-        changes nothing.
+        Call it before this one has learned: the older actions begin with no weight, and an untrained block changes
+        nothing. An untrained view adds nothing to what is read, but has the prediction start from the last frame as
+        turned.
         """
         name = "past.action.weight"
         if name not in weights:
@@ -200,8 +208,6 @@ class ConvolutionalDynamics(Dynamics):
         """Compiles the networks; the unrolled loop around them would make one huge graph."""
         self.past.compile()
         self.denoiser.compile()
-        if self.view is not None:
-            self.view.compile()
 
     def features(self, context: Tensor, actions: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reads the past.
@@ -232,7 +238,7 @@ class ConvolutionalDynamics(Dynamics):
         return (residual.float() + base.float()).permute(0, 2, 3, 1)
 
     def draw(self, features: Tensor, base: Tensor, z: Tensor, level: Tensor, size: Tensor) -> Tensor:
-        """:meth:`predict` for dreams: what differs from the base by less than the dead zone stays as it is."""
+        """:meth:`predict` for dreams: all differs from the base by the dead zone less, and what does by less, not."""
         clean = self.predict(features, base, z, level, size)
         if not self.config.dead_zone:
             return clean

@@ -105,8 +105,8 @@ def unroll(model: ConvolutionalDynamics, batch: ClipBatch) -> Rollout:
     loss = model.scale(flow_loss)
     scale = (loss / flow_loss.clamp(min=1e-12)).detach()
     if shortcuts:
-        # A model that is its own teacher can run away with itself: two steps of a bad answer make a worse one. Never
-        # more of the gradient than the data have.
+        # A model that is its own teacher can run away with itself: two steps of a bad answer make a worse one. Its
+        # part of the loss is never larger than that of the data.
         loss = loss + bootstrap_loss * scale * (flow_loss / bootstrap_loss.clamp(min=1e-12)).clamp(max=1).detach()
     error, copy = torch.stack(errors), torch.stack(copies)
     metrics = {

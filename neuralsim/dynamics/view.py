@@ -5,6 +5,10 @@ in a direction is seen in that direction, near or far. So past frames are turned
 reads them, and the prediction starts from the last frame so turned, not from the last frame. What was seen some frames
 ago and comes into view again lies where it belongs.
 
+Who walks moves the picture as well, by how far things are away. So the last frame, once turned, is moved further by a
+flow that the network tells from the past (two numbers per latent position), but for what hangs before the camera, a
+hand or a bar of things. How well it then fits the next frame is a term of the loss by itself.
+
 Turns happen in the plane of the screen and in parts of a latent position, so latents are first unfolded to a picture
 (a learned one, of a few channels, finer than the latent grid) and folded again afterwards.
 
@@ -72,7 +76,7 @@ class Turned:
 
 
 class TurnedView(nn.Module):
-    """Past latents as seen from where the camera looks after the action that is taken now.
+    """Past latents as seen from where the camera looks after the action that is taken now, and the last one as moved.
 
     How far the camera looks up or down is not told by actions, only how that changes; but a turn about the vertical
     moves the picture otherwise where one looks at one's feet. The pitch is estimated from the last frame. It is learned
@@ -83,6 +87,7 @@ class TurnedView(nn.Module):
         super().__init__()
         c, v = config.latent_channels, config.view_channels
         self.history = tuple(config.history)
+        self.dead_zone = config.flow_dead_zone
         self.camera, self.degrees = tuple(config.camera), config.camera_degrees
         vertical, horizontal = config.field_of_view
         self.extent = (math.tan(math.radians(vertical) / 2), math.tan(math.radians(horizontal) / 2))
@@ -141,17 +146,22 @@ class TurnedView(nn.Module):
             was not on it.
         """
         told = self.flow_out(features)
-        flow = F.interpolate(told[:, :2].float(), scale_factor=FINENESS, mode="bilinear", align_corners=False)
-        # What hangs before the camera, a hand or a bar of things, does not turn with it.
-        turns = torch.sigmoid(2 + F.pixel_shuffle(told[:, 2:], FINENESS))
+        flow = told[:, :2].float()
+        if self.dead_zone and not self.training:
+            flow = flow * (flow.norm(dim=1, keepdim=True) > self.dead_zone)
+        flow = F.interpolate(flow, scale_factor=FINENESS, mode="bilinear", align_corners=False)
+        # A hand or a bar of things neither turns with the camera nor flows.
+        goes_along = torch.sigmoid(2 + F.pixel_shuffle(told[:, 2:], FINENESS))
         # From latent positions to the units of a grid, -1 to 1 from edge to edge.
         size = torch.tensor([2 / told.shape[3], 2 / told.shape[2]], device=flow.device)
         grid = turned.grid + flow.permute(0, 2, 3, 1) * size
         # A dream moves its picture anew with every step: what linear interpolation blurs a little is gone after ten.
-        picture = turned.picture
-        moved = F.grid_sample(picture.float(), grid, mode="bicubic", align_corners=False).to(picture.dtype)
+        # And what cubic interpolation takes from beyond the edge would grow.
+        moved = F.grid_sample(
+            turned.picture.float(), grid, mode="bicubic", padding_mode="border", align_corners=False
+        ).to(turned.picture.dtype)
         inside = (grid.abs() <= 1).all(-1)[:, None].to(moved.dtype)
-        change = self.latent_out(inside * turns * (moved - picture))
+        change = self.latent_out(inside * goes_along * (moved - turned.picture))
         return turned.last + change.permute(0, 2, 3, 1)
 
     def turns(self, last: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,7 +188,7 @@ class TurnedView(nn.Module):
         Args:
             latents: ``(B, T, h, w, c)``.
             pitch: ``(B, T)`` in degrees.
-            noise: Frames are mixed with up to this much noise, as those of a dream are.
+            noise: Frames are mixed with up to this much noise, as those of a dream have their faults.
 
         Returns:
             Its part of the loss, Huber's of the error in units of :data:`USUAL_PITCH`; and the mean absolute error in

@@ -7,11 +7,13 @@ Recordings, runs and the new worlds land in the folder (default: the current one
 interrupted; what is done stands in recipe_done.txt. On two CPU cores it takes some four hours.
 
 The bundled weights come from these commands with changes of course (docs/experiments_minerl.md). The runs "first" and
-"still" were trained before the last frame was moved by a flow, and before there was a dead zone; the layers that draw
-pictures from latents and back went on into "flow" under new names (the card knows "still" so renamed as "warm", and
-"flow" as "flowa", with linear interpolation), "main" is as it stands here. "first" was planned for 3,400 steps and ended
-at 2,500, and was not told the camera's pitch. ``neuralsim train world --preset minetest`` makes such a world in one go,
-of Minecraft's own recordings as well (``neuralsim data import``); nobody has tried that from nothing to the end.
+"still" were trained before the last frame was moved by a flow; the layers that draw pictures from latents and back went
+on into "flow" under new names (the card knows "still" so renamed as "warm", and "flow", with linear interpolation, as
+"flowa"). "main" and "chop" took black for what lies beyond a picture's edge, and twice the shortcut's target ran away
+with "main", which it can no more; the dead zones were chosen when they were done, and matter to dreams alone. "first"
+was planned for 3,400 steps, ended at 2,500, and was not told the camera's pitch. ``neuralsim train world --preset
+minetest`` makes such a world in one go, of Minecraft's own recordings as well (``neuralsim data import``); nobody has
+tried that from nothing to the end.
 """
 
 from __future__ import annotations
