@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-BUNDLED_WORLDS = {
-    "Dream-Pong-v0": "pong",
-    "Dream-MineRL-v0": "minerl",
-    "Dream-MineRL-Treechop-v0": "minerl-treechop",
-}
+BUNDLED_WORLDS = {"Dream-Pong-v0": "pong", "Dream-MineRL-v0": "minerl"}
 """Registered id -> folder under ``neuralsim/worlds``."""
 
-OBS_KEYS = {"minerl": "pov", "minerl-treechop": "pov"}
+OBS_KEYS = {"minerl": "pov"}
 """World -> name under which its frames are shown, as the environments show them whose code shall run unchanged."""
 
 OWN_WORLD = "Dream-v0"

@@ -26,6 +26,9 @@ WITHIN = 0.25
 EARLY = 16
 """A clip is one of a camera in motion if it looks :data:`TURN`'s least away from where it began within so many steps of
 the dream."""
+FINEST = 0.15
+"""Cycles per pixel at which detail begins to count for less: a decoder leaves a faint grid of its own on all frames,
+which stays where it is while a blurred picture moves."""
 SEEN_ROWS = 0.75
 """Upper part of a picture that is looked at: below it are hotbar and hand, which stay where they are."""
 DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
@@ -35,7 +38,8 @@ DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
 def picture_shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """By how many pixels pictures have moved as a whole.
 
-    Phase correlation (Kuglin and Hines 1975) of grey pictures under a Hann window, with a parabola through the peak.
+    Phase correlation (Kuglin and Hines 1975) of grey pictures under a Hann window, without their finest detail, with a
+    parabola through the peak.
 
     Args:
         before: ``(N, H, W, 3)`` uint8.
@@ -49,7 +53,9 @@ def picture_shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     first, second = (x.astype(np.float64).mean(-1) for x in (before, after))
     first, second = ((x - x.mean((1, 2), keepdims=True)) * window for x in (first, second))
     cross = np.fft.fft2(second) * np.fft.fft2(first).conj()
-    peaks = np.fft.ifft2(cross / np.maximum(np.abs(cross), 1e-9)).real
+    down, right = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)
+    coarse = np.exp(-(down**2 + right**2) / (2 * FINEST**2))
+    peaks = np.fft.ifft2(coarse * cross / np.maximum(np.abs(cross), 1e-9)).real
     shifts = np.zeros((len(before), 2))
     for n, peak in enumerate(peaks):
         at = np.unravel_index(peak.argmax(), peak.shape)
