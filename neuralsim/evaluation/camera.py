@@ -27,8 +27,8 @@ EARLY = 16
 """A clip is one of a camera in motion if it looks :data:`TURN`'s least away from where it began within so many steps of
 the dream."""
 FINEST = 0.15
-"""Cycles per pixel at which detail begins to count for less: a decoder leaves a faint grid of its own on all frames,
-which stays where it is while a blurred picture moves."""
+"""Cycles per pixel at which detail begins to count for less: a decoder leaves a faint texture of its own on all
+frames, which stays where it is while a blurred picture moves."""
 SEEN_ROWS = 0.75
 """Upper part of a picture that is looked at: below it are hotbar and hand, which stay where they are."""
 DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
