@@ -1,6 +1,7 @@
 """Past frames turned into the view of a camera, on a panorama whose every direction has a colour."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_what_hangs_before_the_camera_does_not_turn():
     assert torch.allclose(base, context[:, 0], atol=1e-5)
 
 
+def learn(model: ConvolutionalDynamics, clips: Callable[..., ClipBatch], steps: int) -> None:
+    """Trains all that may be trained, on other clips in each step."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(steps):
+        loss, _ = model(clips(model, 16, step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
 def sliding_clips(model: ConvolutionalDynamics, lanes: int, seed: int) -> ClipBatch:
     """Films of a smooth picture that slides by half a position while a button is held, as a wall one walks along."""
     generator = torch.Generator().manual_seed(seed)
@@ -155,14 +167,8 @@ def test_flows_are_learned_by_how_well_the_moved_frame_fits():
     torch.manual_seed(0)
     model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "rollout": 1}))
     model.denoiser.requires_grad_(False)  # nothing but the moved frame itself teaches the flow
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     model.predict = lambda features, base, z, level, size: base.permute(0, 2, 3, 1).detach()
-    for step in range(150):
-        loss, _ = model(sliding_clips(model, 16, step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+    learn(model, sliding_clips, 150)
     clips = sliding_clips(model, 64, 1000)
     with torch.no_grad():
         moved = float(model(clips)[1]["moved"])
@@ -261,13 +267,7 @@ def test_a_turning_camera_is_learned_sooner_with_turned_frames():
     for camera in (CONFIG.camera, ()):
         torch.manual_seed(0)
         model = ConvolutionalDynamics(ConvolutionalDynamicsConfig(**{**vars(CONFIG), "camera": camera, "rollout": 1}))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        for step in range(60):
-            loss, _ = model(turning_clips(model, 16, step))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        model.eval()
+        learn(model, turning_clips, 60)
         with torch.no_grad():
             errors[camera] = float(model(turning_clips(model, 64, 1000))[1]["relative_to_copy"])
     assert errors[CONFIG.camera] < 0.7 * errors[()]
