@@ -7,6 +7,7 @@ import pytest
 from neuralsim.cli import main
 from neuralsim.data.episodes import EpisodeStore
 from neuralsim.data.interchange import ImportConfig, import_data
+from neuralsim.data.join import JoinConfig, join
 from neuralsim.data.videos import _encode
 from neuralsim.envs.minerl_spaces import BUTTONS, human_action_space
 
@@ -190,6 +191,16 @@ def test_an_import_is_continued(tmp_path, capsys):
         read(tmp_path / "m", tmp_path / "data", size=(6, 8))
     with pytest.raises(ValueError, match="clip_camera"):
         read(tmp_path / "m", tmp_path / "data", clip_camera=True)
+
+
+def test_no_import_goes_on_with_what_was_joined(tmp_path):
+    parts = []
+    for seed, name in enumerate(("a", "b")):
+        make_recording(tmp_path / name / "m" / "v3_a", seed=seed)
+        parts.append(read(tmp_path / name / "m", tmp_path / f"data_{name}").path)
+    join(JoinConfig(tuple(parts), tmp_path / "joined"))
+    with pytest.raises(ValueError, match=r"already holds a dataset with source .*; choose another --out"):
+        read(tmp_path / "a" / "m", tmp_path / "joined")
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path):

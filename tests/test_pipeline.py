@@ -277,6 +277,9 @@ def test_heads_on_dreams_need_dreams(home, capsys, wrong, message):
 def test_worlds_can_be_compared(home, capsys):
     run("compare", home / "world", home / "world", "--data", home / "held", "--clips", 3, "--horizons", 1, 5)
     assert "+0.000 (+0.000 to +0.000)" in capsys.readouterr().out
+    run("compare", home / "world", home / "world", "--data", home / "held", "--clips", 3, "--horizons", 1,
+        "--sampling-steps", 1, "--second-sampling-steps", 2)  # fmt: skip
+    assert "K = 2" in capsys.readouterr().out
 
 
 def test_recordings_trained_on_are_refused(home, capsys):

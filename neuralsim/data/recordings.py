@@ -212,9 +212,11 @@ def _open(config: ImportConfig, info: DatasetInfo) -> EpisodeStore:
         if name == "source":
             there, wanted = ({k: v for k, v in source.items() if k != "names"} for source in (there, wanted))
         if there != wanted:
+            # What was recorded or joined knows no names, and no import goes on with it.
+            again = "repeat the call that began it to continue, or " if "names" in store.info.source else ""
             raise ValueError(
-                f"{config.out} already holds a dataset with {name} {there}, and this import makes {wanted}; repeat the "
-                "call that began it to continue, or choose another --out"
+                f"{config.out} already holds a dataset with {name} {there}, and this import makes {wanted}; {again}"
+                "choose another --out"
             )
     return store
 

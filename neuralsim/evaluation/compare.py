@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from neuralsim.data.episodes import EpisodeStore
+from neuralsim.evaluation.after_turns import after_turns
 from neuralsim.evaluation.held_out import batches, check_held_out
 from neuralsim.evaluation.intervals import mean
 from neuralsim.evaluation.open_loop import OpenLoop, open_loop
@@ -24,7 +25,8 @@ from neuralsim.world import World
 class CompareConfig:
     """Puts two worlds side by side: open-loop fidelity on the same held-out clips, and the difference.
 
-    A difference whose interval (a bootstrap over clips) holds no 0 is more than chance.
+    A difference whose interval (a bootstrap over clips) holds no 0 is more than chance. A world beside itself with
+    more sampling steps (--second-sampling-steps 64) shows what these would bring.
     """
 
     first: Annotated[str, tyro.conf.Positional]
@@ -37,8 +39,13 @@ class CompareConfig:
     """How many clips."""
     horizons: tuple[int, ...] = (1, 5, 10, 20, 40)
     """Steps into the dream at which both are judged, rising."""
+    turns: int = 200
+    """How many turns of the first thing that the game's probes know are dreamed from shortly before (a ball that meets
+    the player's paddle); where the recordings know of none, none."""
     sampling_steps: int = 4
     """Sampling steps K."""
+    second_sampling_steps: int | None = None
+    """Those of the second world; by default as many."""
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -54,9 +61,10 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise ValueError(f"clips is {config.clips}; it must be at least 2")
     store = EpisodeStore.open(config.data)
     context = max(world.dynamics.context_length for world in worlds)
-    for world in worlds:
+    steps = (config.sampling_steps, config.second_sampling_steps or config.sampling_steps)
+    for world, k in zip(worlds, steps, strict=True):
         check_held_out(world, store, context + config.horizons[-1])
-        world.check_steps(config.sampling_steps)
+        world.check_steps(k)
     probes = find_probes(worlds[0].config.probes)
     with Progress() as progress:
         task = progress.add_task("comparing", total=2 * batches(config.clips) * config.horizons[-1])
@@ -67,14 +75,25 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 probes,
                 config.clips,
                 config.horizons,
-                config.sampling_steps,
+                k,
                 context=context,
                 baselines=False,
                 progress=lambda: progress.advance(task),
             )
-            for world in worlds
+            for world, k in zip(worlds, steps, strict=True)
         ]
+        turned: list[dict[str, np.ndarray]] = []
+        if probes is not None and config.turns:
+            task = progress.add_task("turns", total=2 * batches(config.turns))
+            turned = [
+                after_turns(world, store, probes, config.turns, k, context, progress=lambda: progress.advance(task))
+                for world, k in zip(worlds, steps, strict=True)
+            ]
     result = differences(*measured)
+    if probes is not None and turned and any(len(hits) for hits in turned[0].values()):
+        result[f"{probes.things[0].name} after turns"] = {
+            moment: _difference(*(hits[moment].astype(float) for hits in turned)) for moment in turned[0]
+        }
     _print(result, config)
     return result
 
@@ -94,13 +113,18 @@ def differences(first: OpenLoop, second: OpenLoop) -> dict[str, Any]:
             if name in first.things:
                 there = first.values[f"{name}/truth"][:, column]
                 a, b = a[there], b[there]
-            rows[str(horizon)] = {"first": mean(a)["value"], "second": mean(b)["value"], "difference": mean(b - a)}
+            rows[str(horizon)] = _difference(a, b)
     return table
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    return {"first": mean(a)["value"], "second": mean(b)["value"], "difference": mean(b - a)}
 
 
 def _print(table: dict[str, Any], config: CompareConfig) -> None:
     console = Console(soft_wrap=True)
-    console.print(f"first: {config.first}\nsecond: {config.second}")
+    first, second = config.sampling_steps, config.second_sampling_steps or config.sampling_steps
+    console.print(f"first: {config.first}, K = {first}\nsecond: {config.second}, K = {second}")
     page = Table(title=f"{config.clips} clips; second less first with 95 % interval")
     for heading in ("", "steps", "first", "second", "difference"):
         page.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
