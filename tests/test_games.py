@@ -65,7 +65,7 @@ def test_a_point_is_judged_before_the_next_one():
 def test_what_comes_after_the_end_belongs_to_another_game():
     rewards = [0.0, 1.0, 0.0, 1.0]
     games = GamesPlayed(1, None).watch(play(rewards, [(0, 0)] * 4, end=2))
-    assert games.over
+    assert games.games[0].ended
     assert (games.games[0].length, games.games[0].won) == (3, 1)
 
 

@@ -104,6 +104,47 @@ def test_real_play_and_dreams_have_one_shape():
     assert dreamed.frames.shape == real.frames.shape
 
 
+def test_a_play_that_is_over_with_the_first_episode_costs_no_more():
+    world = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 4}, preprocessing={"size": (48, 64)})
+    torch.nn.init.constant_(world.heads.out_continue.bias, 100.0)
+    ends, lanes = {1: [0, 2], 3: [0]}, []  # after which steps which of the lanes that are left end
+    step = world.step
+
+    def ending(state, actions, steps):
+        state, said = step(state, actions, steps=steps)
+        lanes.append(state.lanes)
+        said.terminated[ends.get(len(lanes), [])] = True
+        return state, said
+
+    def play(once):
+        lanes.clear()
+        return dream_play(world, [make_policy("random", real_game(world)) for _ in range(4)], 6, 1, once=once)
+
+    world.step = ending
+    whole, once = Play.of(play(False)), list(play(True))
+    assert lanes == [4, 2, 2, 1, 1, 1]
+    assert [moment.ended.tolist() for moment in once[:3]] == [
+        [True, False] * 2,
+        [True, False] * 2,
+        [True] * 3 + [False],
+    ]
+    assert once[-1].ended.tolist() == [True] * 3 + [False]
+    for moment in once[1:]:
+        assert np.array_equal(moment.frames[0], once[0].frames[0])
+        assert moment.rewards[0] == 0
+    # A lane that goes on is as if no other had ended, but for rounding.
+    last = np.stack([moment.frames[3] for moment in once]).astype(int)
+    assert abs(last - whole.frames[3]).max() <= 1
+
+
+def test_a_real_play_is_over_with_the_last_first_episode():
+    world = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 4}, preprocessing={"size": (48, 64)})
+    players = [make_policy("noop", real_game(world)), make_policy("random", real_game(world))]
+    assert [moment.ended.tolist() for moment in real_play(world, players, 10, once=True)] == [[False] * 2] * 3 + [
+        [True] * 2
+    ]
+
+
 def test_dreams_have_the_time_limit_of_the_game():
     world = build_tiny_world(env_id="paying_game:Paying-v0", preprocessing={"size": (48, 64)}, max_episode_steps=3)
     torch.nn.init.constant_(world.heads.out_continue.bias, 100.0)

@@ -5,7 +5,7 @@ The same player plays as many games in the dream as in the real environment, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,19 +64,10 @@ class GamesPlayed:
         self._point: list[int] = [0] * lanes  # that point: 1, -1, or 0 for none
         self._wait: list[int] = [0] * lanes
 
-    @property
-    def over(self) -> bool:
-        """Whether all games have ended."""
-        return all(game.ended for game in self.games)
-
-    def watch(self, moments: Iterable[Moment], progress: Callable[[], None] | None = None) -> GamesPlayed:
-        """Watches until all games are over, or the play is."""
+    def watch(self, moments: Iterable[Moment]) -> GamesPlayed:
+        """Watches a whole play; what follows the first game of a lane counts for nothing."""
         for moment in moments:
             self.see(moment)
-            if progress is not None:
-                progress()
-            if self.over:
-                break
         return self
 
     def see(self, moment: Moment) -> None:

@@ -22,8 +22,9 @@ class Moment:
     Attributes:
         frames: ``(N, H, W, 3)`` uint8, after the step.
         rewards: ``(N,)``.
-        ended: ``(N,)`` bool; the next frame of that lane is of a new episode.
-        latents: ``(N, h, w, c)``, the world's own code of dreamed frames; None in reality.
+        ended: ``(N,)`` bool; the next frame of that lane is of a new episode, if there is one.
+        latents: ``(N, h, w, c)``, the world's own code of dreamed frames, of lanes that are still played; None in
+            reality.
     """
 
     frames: np.ndarray
@@ -60,6 +61,7 @@ def dream_play(
     sampling_steps: int,
     seed: int = 0,
     shuffled: bool = False,
+    once: bool = False,
     progress: Callable[[], None] | None = None,
 ) -> Iterator[Moment]:
     """Players, each in its own dream from a start at the beginning of a game.
@@ -72,6 +74,8 @@ def dream_play(
         seed: Draws starts and noise.
         shuffled: A control: each step, what the players chose is shuffled among the lanes. Among many lanes hardly
             anything that a policy does shows in its own.
+        once: Whether the play of a lane is over with its first episode. It shows the last frame from then on, ended
+            and without a reward, and costs nothing.
         progress: Called after each step.
 
     Yields:
@@ -84,25 +88,33 @@ def dream_play(
     state = type(world.start_at(chosen[0])).stack([world.start_at(i, seed=seed + n) for n, i in enumerate(chosen)])
     for lane, player in enumerate(players):
         player.reset(seed + lane)
-    current = np.stack(first)
+    current, ended = np.stack(first), np.zeros(lanes, np.bool_)
+    playing = np.arange(lanes)
     for t in range(steps):
-        chosen_actions = [player.act(frame, {}) for player, frame in zip(players, current, strict=True)]
-        actions = np.stack([world.actions.encode(action) for action in chosen_actions])
+        actions = np.stack([world.actions.encode(players[lane].act(current[lane], {})) for lane in playing])
         if shuffled:
             actions = rng.permutation(actions)
         state, said = world.step(state, world.actions.decode(actions), steps=sampling_steps)
-        current = world.decode(said.latent).cpu().numpy()
+        current[playing] = world.decode(said.latent).cpu().numpy()
+        rewards = np.zeros(lanes, np.float32)
+        rewards[playing] = said.reward.cpu().numpy()
         over = said.terminated.cpu().numpy()
         if world.config.max_episode_steps is not None:
             over = over | (state.step.numpy() >= world.config.max_episode_steps)
-        yield Moment(current.copy(), said.reward.cpu().numpy(), over, said.latent)
-        for lane in map(int, np.flatnonzero(over)):
-            again = world.start_at(chosen[lane], seed=seed + 7919 * (t + 1) + lane)
-            state = state.replace([lane], again)
-            current[lane] = first[lane]
-            players[lane].reset()
+        ended[playing] = over
+        yield Moment(current.copy(), rewards, ended.copy(), said.latent)
         if progress is not None:
             progress()
+        if once:
+            state, playing = state.select(np.flatnonzero(~over)), np.flatnonzero(~ended)
+            if not len(playing):
+                return
+        else:
+            for lane in map(int, np.flatnonzero(over)):
+                again = world.start_at(chosen[lane], seed=seed + 7919 * (t + 1) + lane)
+                state = state.replace([lane], again)
+                current[lane] = first[lane]
+                players[lane].reset()
 
 
 def real_play(
@@ -110,6 +122,7 @@ def real_play(
     players: Sequence[Policy],
     steps: int,
     seed: int = 0,
+    once: bool = False,
     progress: Callable[[], None] | None = None,
 ) -> Iterator[Moment]:
     """The same players in the real environment that the world was learned from.
@@ -119,6 +132,7 @@ def real_play(
         players: One per lane; reset with ``seed + lane``, as its environment is.
         steps: How many.
         seed: See above.
+        once: As in :func:`dream_play`.
         progress: Called after each step.
 
     Yields:
@@ -128,21 +142,23 @@ def real_play(
         envs = [stack.enter_context(contextlib.closing(real_game(world))) for _ in players]
         for lane, player in enumerate(players):
             player.reset(seed + lane)
-        current = [env.reset(seed=seed + lane)[0] for lane, env in enumerate(envs)]
+        current = np.stack([env.reset(seed=seed + lane)[0] for lane, env in enumerate(envs)])
+        ended = np.zeros(len(players), np.bool_)
         for _ in range(steps):
-            frames, rewards, ended = [], [], []
+            rewards = np.zeros(len(players))
             for lane, (env, player) in enumerate(zip(envs, players, strict=True)):
-                frame, reward, terminated, truncated, _ = env.step(player.act(current[lane], {}))
-                frames.append(frame)
-                rewards.append(reward)
-                ended.append(terminated or truncated)
-                if ended[-1]:
-                    frame, _ = env.reset()
+                if once and ended[lane]:
+                    continue
+                if ended[lane]:
+                    current[lane], _ = env.reset()
                     player.reset()
-                current[lane] = frame
-            yield Moment(np.stack(frames), np.array(rewards), np.array(ended, np.bool_))
+                current[lane], rewards[lane], terminated, truncated, _ = env.step(player.act(current[lane], {}))
+                ended[lane] = terminated or truncated
+            yield Moment(current.copy(), rewards, ended.copy())
             if progress is not None:
                 progress()
+            if once and ended.all():
+                return
 
 
 def make_players(world: World, names: Iterable[str]) -> list[Policy]:

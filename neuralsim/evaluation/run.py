@@ -213,11 +213,12 @@ def _games(plan: Plan, tick: Tick) -> dict[str, Any]:
     config, world = plan.config, plan.world
     told: dict[str, Any] = {}
     for player, count in ((plan.player, config.games), ("noop", -(-config.games // 5))):
-        play = functools.partial(dream_play, sampling_steps=config.sampling_steps)
+        dreamed_play = functools.partial(dream_play, sampling_steps=config.sampling_steps)
         sides = []
-        for moments in (play, real_play):
+        for moments in (dreamed_play, real_play):
             players = make_players(world, [player] * count)
-            sides.append(GamesPlayed(count, plan.probes).watch(moments(world, players, config.game_steps), tick))
+            play = moments(world, players, config.game_steps, once=True, progress=tick)
+            sides.append(GamesPlayed(count, plan.probes).watch(play))
         told[player] = compare_games(*sides)
     return {"games": told}
 
