@@ -89,7 +89,7 @@ def dream_play(
     for lane, player in enumerate(players):
         player.reset(seed + lane)
     current, ended = np.stack(first), np.zeros(lanes, np.bool_)
-    playing = np.arange(lanes)
+    playing = list(range(lanes))
     for t in range(steps):
         actions = np.stack([world.actions.encode(players[lane].act(current[lane], {})) for lane in playing])
         if shuffled:
@@ -106,8 +106,8 @@ def dream_play(
         if progress is not None:
             progress()
         if once:
-            state, playing = state.select(np.flatnonzero(~over)), np.flatnonzero(~ended)
-            if not len(playing):
+            state, playing = state.select(np.flatnonzero(~over).tolist()), np.flatnonzero(~ended).tolist()
+            if not playing:
                 return
         else:
             for lane in map(int, np.flatnonzero(over)):

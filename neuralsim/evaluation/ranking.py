@@ -74,7 +74,7 @@ def rank_policies(
         total = sum(moment.rewards.astype(float) for moment in moments)
         return np.asarray(total).reshape(len(policies), lanes) * 1000 / steps
 
-    real = scores(real_play(world, players(), steps, seed, progress))
+    real = scores(real_play(world, players(), steps, seed, progress=progress))
     dreamed = scores(dream_play(world, players(), steps, sampling_steps, seed, progress=progress))
     control = scores(dream_play(world, players(), steps, sampling_steps, seed, shuffled=True, progress=progress))
     gaps = {}
