@@ -350,7 +350,8 @@ class World:
 
         Args:
             folder: Where to. Other files in it are kept.
-            weights_dtype: ``"float32"`` or ``"bfloat16"`` (half the size; loads to any dtype).
+            weights_dtype: ``"float32"`` or ``"bfloat16"`` (half the size; loads to any dtype). The tokenizer keeps
+                its precision, so that latents and agents of its run fit the world.
 
         Returns:
             The folder.

@@ -151,14 +151,15 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def write_weights(path: Path, parts: dict[str, nn.Module], dtype: torch.dtype) -> str:
     """Writes the parts' weights and returns the file's SHA-256.
 
-    Only parameters are stored in ``dtype``; buffers (statistics, backgrounds) keep their own precision.
+    Only parameters are stored in ``dtype``; buffers (statistics, backgrounds) keep their own precision, and so does the
+    small tokenizer: latents and agents belong to its exact weights.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, part in parts.items():
         trained = {name for name, _ in part.named_parameters()}
         for name, tensor in part.state_dict().items():
             kept = tensor.detach().cpu()
-            if name in trained and kept.is_floating_point():
+            if name in trained and prefix != "tokenizer" and kept.is_floating_point():
                 kept = kept.to(dtype)
             elif kept.is_floating_point():
                 kept = kept.float()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neuralsim.cli import COMMANDS, main, parse
-from neuralsim.evaluation.plan import Part
+from neuralsim.evaluation.plan import EvaluateConfig, Part, Plan
 from neuralsim.tensor_files import read_tensors
 from neuralsim.world import World
 
@@ -91,6 +91,16 @@ def test_an_interrupted_evaluation_goes_on(home, tmp_path, monkeypatch):
     assert set(json.loads((tmp_path / "card.json").read_text())["events"]) == {"reward", "end"}
     monkeypatch.setitem(module.MEASURES, "events", events)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "card.md", "report.html"]
+
+
+def test_other_agents_to_rank_leave_all_else_as_it_is(home, tmp_path):
+    plan = Plan.of(EvaluateConfig(str(home / "world"), home / "held", tmp_path, parts=("ranking",), horizon=20))
+    agent = tmp_path / "agent.safetensors"
+    agent.write_bytes(b"of age 1")
+    other = dataclasses.replace(plan, policies=(*plan.policies, f"agent={agent}"))
+    assert other.fingerprint("games") == plan.fingerprint("games")
+    assert other.fingerprint("ranking") != plan.fingerprint("ranking")
+    assert other.fingerprint() != plan.fingerprint()
 
 
 def test_parts_measured_side_by_side_say_the_same(home, tmp_path, capsys):

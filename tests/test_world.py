@@ -16,6 +16,7 @@ from conftest import build_tiny_world
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 
+from neuralsim.data.latents import fingerprint
 from neuralsim.noise import lane_noise
 from neuralsim.starts import Start
 from neuralsim.world import World, WorldConfig, WorldState
@@ -320,6 +321,7 @@ def test_weights_of_half_the_size(tiny_world: Path, tmp_path: Path):
     loaded = World.load(half, "cpu", "float32")
     assert loaded.dtype == torch.float32
     assert torch.isfinite(dream(loaded, begin(loaded, 2), 2)[1][0]).all()
+    assert fingerprint(loaded.tokenizer) == fingerprint(world.tokenizer)  # encoded recordings and agents still fit
     with pytest.raises(ValueError, match="unknown dtype"):
         world.save(tmp_path / "other", weights_dtype="int8")
 

@@ -297,12 +297,17 @@ class Plan:
         }
         return {part: count for part, count in steps.items() if part in self.parts}
 
-    def fingerprint(self) -> str:
-        """Short name of what is measured and how: equal for calls that would measure the same."""
+    def fingerprint(self, part: str | None = None) -> str:
+        """Short name of what is measured and how: equal for calls that would measure the same.
+
+        Args:
+            part: By this part of the measurement; by default, by all of it.
+        """
         config = {name: str(value) for name, value in vars(self.config).items() if name not in NOT_MEASURED_BY}
+        players = (self.player, *(self.policies if part in ("ranking", None) else ()))
         agents = [
             hashlib.sha256(find_agent(path).read_bytes()).hexdigest()
-            for name, _, path in (policy.partition("=") for policy in (*self.policies, self.player))
+            for name, _, path in (player.partition("=") for player in players)
             if name == "agent"
         ]
         told = [self.world.config.weights_sha256, self.store.info.command, self.store.total_steps, config, agents]

@@ -95,12 +95,12 @@ def measure(plan: Plan) -> dict[str, Any]:
     What an interrupted call had measured is kept beside the report until the whole is done, and not measured again.
     """
     kept = plan.config.out / UNFINISHED
-    done: dict[str, Any] = {"of": plan.fingerprint(), "parts": {}}
+    measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
+    done: dict[str, dict[str, Any]] = {}
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
-        done = before if before["of"] == done["of"] else done
-    measures = {"tokenizer": _tokenizer} | {part: MEASURES[part] for part in plan.work}
-    if again := [part for part in measures if part in done["parts"]]:
+        done = {part: what for part, what in before.items() if what["of"] == plan.fingerprint(part)}
+    if again := [part for part in measures if part in done]:
         print(f"going on after an interruption; measured already: {', '.join(again)}")
     columns = (
         TextColumn("{task.description:<16}"),
@@ -120,7 +120,7 @@ def measure(plan: Plan) -> dict[str, Any]:
             progress.advance(tasks[part], steps)
 
         def finish(part: str, figures: dict[str, Any]) -> None:
-            done["parts"][part] = figures
+            done[part] = {"of": plan.fingerprint(part), "figures": figures}
             write_atomically(kept, json.dumps(done))
             progress.update(tasks[part], completed=plan.work.get(part, 1))
             if not progress.console.is_terminal:  # bars are drawn on terminals only
@@ -135,10 +135,10 @@ def measure(plan: Plan) -> dict[str, Any]:
                 for part, figures in apart:
                     finish(part, figures)
         for part in measures:
-            if part not in done["parts"]:
+            if part not in done:
                 tick(part, 0)
                 finish(part, measures[part](plan, functools.partial(tick, part)))
-    return functools.reduce(operator.or_, (done["parts"][part] for part in measures), {})
+    return functools.reduce(operator.or_, (done[part]["figures"] for part in measures), {})
 
 
 def _tokenizer(plan: Plan, tick: Tick) -> dict[str, Any]:

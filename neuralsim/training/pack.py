@@ -62,7 +62,7 @@ class PackConfig:
     max_episode_steps: int | None = None
     """Time limit of the real environment in steps; Atari's is 27,000 at frame skip 4."""
     weights_dtype: str = "float32"
-    """float32, or bfloat16 to halve the file."""
+    """float32, or bfloat16 to halve the file; the tokenizer keeps its precision."""
     seed: int = 0
     """Seed of the choice of starts."""
 

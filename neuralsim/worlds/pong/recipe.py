@@ -3,21 +3,21 @@
     python neuralsim/worlds/pong/recipe.py [folder]
 
 Recordings, runs and the new world land in the folder (default: the current one). Called again it goes on where it was
-interrupted; what is done stands in recipe_done.txt. On two CPU cores it takes some eight hours, most of them for the
+interrupted; what is done stands in recipe_done.txt. On two CPU cores it takes some ten hours, most of them for the
 dynamics.
 
 The dynamics was trained in several goes, as more was learned (docs/experiments.md). Up to the world that is packed as
 "third" the bundled weights come from these commands with changes of course; the runs after it are as they stand
-here ("fourth" 75 minutes, "pong" 50 more on two CPU cores with AVX-512 bfloat16; dreams that the heads of "fourth"
-learned from had to be alike on two of the four frames that they see, now on all), and much of what was before may have
-been of no use to them. The presets put all of it into one run each, which nobody has tried from nothing. The card of
-"fourth" knew the run "real" as a2; that of "pong" knows "foresee" as arm_control, "fresh" as real, "fresh-dreamed" as
-dreamed.
+here ("fourth" 75 minutes, "fifth" 50, "pong" 67, on two CPU cores with AVX-512 bfloat16; dreams that the heads of
+"fourth" learned from had to be alike on two of the four frames that they see, now on all), and much of what was before
+may have been of no use to them. The presets put all of it into one run each, which nobody has tried from nothing. The
+card knows "foresee" as arm_control, "fresh" as real, "fresh-dreamed" as dreamed; the recordings "pong-newest" as
+pong-new.
 Tokenizer: 5,000 steps were planned at first. First run of the dynamics: zero_fraction 0.3 up to step 1,250, gradients
 of dynamics and heads clipped together up to step 2,000, 6,500 steps planned until then. Heads: trained on from another
 run than the one named here, which was not kept; they see latents of real frames alone and fit any dynamics on these
-latents. First 3,000 steps, then as many again. The agents beside the world are ages of a run that was stopped at step
-5,000 of 8,000.
+latents. First 3,000 steps, then as many again. The agents of the fifth world are ages of a run that was stopped at step
+5,000 of 8,000. The recordings of the sixth were made in two goes each, half and whole, as the very first.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ def commands(home: Path) -> list[list[str]]:
     """The command lines, without the leading ``neuralsim``."""
     names = ("pong", "pong-more", "pong-new", "pong-heldout", "pong-test")
     data, more_data, new_data, held_out, test = (str(home / "data" / name) for name in names)
+    newest, played, both = (str(home / "data" / name) for name in ("pong-newest", "agents", "both"))
     tokenizer, heads = str(home / "runs/tokenizer"), str(home / "runs/heads")
-    third, fourth, world = (str(home / "worlds" / name) for name in ("third", "fourth", "pong"))
+    third, fourth, fifth, world = (str(home / "worlds" / name) for name in ("third", "fourth", "fifth", "pong"))
     first, longer, turns, more, back, own = (
         str(home / "runs" / name) for name in ("first", "longer", "turns", "turns2", "back", "own")
     )
     law, real, dreamed, points = (str(home / "runs" / name) for name in ("law", "real", "dreamed", "points"))
     foresee, fresh, fresh_dreamed = (str(home / "runs" / name) for name in ("foresee", "fresh", "fresh-dreamed"))
+    deep, deep_dreamed = (str(home / "runs" / name) for name in ("deep", "deep-dreamed"))
     clone, agent = str(home / "runs" / "clone"), str(home / "runs" / "actor-critic")
+    new_clone, new_agent = str(home / "runs" / "new-clone"), str(home / "runs" / "new-actor-critic")
     learn = ["--data", data, "--held-out", held_out]
     # The presets as they were up to the third world.
     before = ["--foresight.weight", "0", "--convolutional.past-actions", "4", "--convolutional.context-stain", "0",
@@ -53,6 +56,11 @@ def commands(home: Path) -> list[list[str]]:
           "--loop.decay-fraction", "0.7"]  # fmt: skip
     last = ["train", "dynamics", "--data", more_data, "--held-out", held_out, "--tokenizer", tokenizer,
             "--convolutional.bootstrap-start", "0", "--loop.compile"]  # fmt: skip
+    # The network grows: two more blocks at each level.
+    newly = ["train", "dynamics", "--data", both, "--held-out", held_out, "--tokenizer", tokenizer,
+             "--convolutional.bootstrap-start", "0", "--convolutional.blocks", "4", "4", "4", "3", "3",
+             "--loop.compile", "--loop.warmup-steps", "50", "--loop.final-learning-rate", "0.03",
+             "--loop.ema", "0.9985"]  # fmt: skip
     return [
         # Recorded in two goes: the last episode of the first is cut where it ended.
         ["record", *MIX, "--steps", "300000", "--seed", "1000", "--out", data],
@@ -109,14 +117,32 @@ def commands(home: Path) -> list[list[str]]:
          "--loop.seed", "22"],
         ["world", "pack", "--name", "pong", "--data", more_data, "--tokenizer", tokenizer,
          "--dynamics", fresh_dreamed, "--blend", f"{fresh}=0.35", "--heads", points,
-         "--max-episode-steps", "27000", "--out", world],
+         "--max-episode-steps", "27000", "--out", fifth],
         # Agents that have seen nothing but recordings and this dream.
         ["record", *GAME, "--policy", "pong-mix:0.8", "pong-idle:0.2", "--steps", "1200000", "--seed", "5000000",
          "--workers", "2", "--out", new_data],
-        ["agent", "train", "clone", "--data", new_data, "--tokenizer", world, "--out", clone, "--loop.compile"],
-        ["agent", "train", "actor-critic", "--env", world, "--prior", clone, "--data", new_data, "--out", agent,
+        ["agent", "train", "clone", "--data", new_data, "--tokenizer", fifth, "--out", clone, "--loop.compile"],
+        ["agent", "train", "actor-critic", "--env", fifth, "--prior", clone, "--data", new_data, "--out", agent,
          "--loop.steps", "8000", "--loop.evaluate-every", "1000", "--loop.compile"],
-        ["evaluate", world, "--data", test, "--agents", agent, "--out", str(home / "report"), "--save"],
+        # They play shots that no scripted player makes: a quarter of the last recordings are their games.
+        ["record", *GAME, "--policy", "pong-mix:0.8", "pong-idle:0.2", "--steps", "2400000", "--seed", "12000000",
+         "--workers", "2", "--out", newest],
+        ["record", *GAME, "--policy", f"agent={agent}/agents/actor-critic-0005000.safetensors",
+         f"agent={agent}/agents/actor-critic-0002000.safetensors", "--steps", "800000", "--seed", "7300000",
+         "--workers", "2", "--out", played],
+        ["data", "join", newest, played, "--out", both],
+        [*newly, "--preset", "pong", "--init-from", fifth, "--out", deep, "--foresight.weight", "1",
+         "--loop.steps", "8800", "--loop.decay-fraction", "0.9", "--loop.seed", "31"],
+        [*newly, "--preset", "pong-own-context", "--init-from", deep, "--out", deep_dreamed, "--loop.steps", "2000",
+         "--loop.seed", "32"],
+        ["world", "pack", "--name", "pong", "--data", both, "--tokenizer", tokenizer, "--dynamics", deep_dreamed,
+         "--blend", f"{deep}=0.35", "--heads", points, "--weights-dtype", "bfloat16",
+         "--max-episode-steps", "27000", "--out", world],
+        # And agents once more.
+        ["agent", "train", "clone", "--data", newest, "--tokenizer", world, "--out", new_clone, "--loop.compile"],
+        ["agent", "train", "actor-critic", "--env", world, "--prior", new_clone, "--data", both, "--out", new_agent,
+         "--loop.steps", "5000", "--loop.evaluate-every", "1000", "--loop.compile"],
+        ["evaluate", world, "--data", test, "--agents", new_agent, "--out", str(home / "report"), "--save"],
     ]  # fmt: skip
 
 
