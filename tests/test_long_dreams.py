@@ -1,11 +1,14 @@
 """Long dreams: what is described window by window, and worlds that drift."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from conftest import build_tiny_world
 
 from neuralsim.agents.policies import make_policy
+from neuralsim.evaluation import playing
 from neuralsim.evaluation.long_dreams import (
     EVERY,
     WINDOW,
@@ -104,45 +107,70 @@ def test_real_play_and_dreams_have_one_shape():
     assert dreamed.frames.shape == real.frames.shape
 
 
-def test_a_play_that_is_over_with_the_first_episode_costs_no_more():
+def test_lanes_whose_first_episode_is_over_are_not_dreamed_on():
     world = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 4}, preprocessing={"size": (48, 64)})
     torch.nn.init.constant_(world.heads.out_continue.bias, 100.0)
-    ends, lanes = {1: [0, 2], 3: [0]}, []  # after which steps which of the lanes that are left end
+    ends, lanes, taken = {1: [0, 2], 3: [0]}, [], []  # after which steps which of the lanes that are left end
     step = world.step
 
     def ending(state, actions, steps):
         state, said = step(state, actions, steps=steps)
         lanes.append(state.lanes)
+        taken.append(int(actions[-1]))
         said.terminated[ends.get(len(lanes), [])] = True
+        said.reward[:] = 1
         return state, said
 
     def play(once):
         lanes.clear()
+        taken.clear()
         return dream_play(world, [make_policy("random", real_game(world)) for _ in range(4)], 6, 1, once=once)
 
     world.step = ending
-    whole, once = Play.of(play(False)), list(play(True))
+    whole, of_last = Play.of(play(False)), list(taken)
+    once = list(play(True))
     assert lanes == [4, 2, 2, 1, 1, 1]
-    assert [moment.ended.tolist() for moment in once[:3]] == [
-        [True, False] * 2,
-        [True, False] * 2,
-        [True] * 3 + [False],
-    ]
-    assert once[-1].ended.tolist() == [True] * 3 + [False]
+    assert taken == of_last
+    first_two = [[True, False, True, False]] * 2
+    assert [moment.ended.tolist() for moment in once] == first_two + [[True, True, True, False]] * 4
+    assert [moment.rewards.tolist() for moment in once] == [[1] * 4] + [[0, 1, 0, 1]] * 2 + [[0, 0, 0, 1]] * 3
     for moment in once[1:]:
         assert np.array_equal(moment.frames[0], once[0].frames[0])
-        assert moment.rewards[0] == 0
     # A lane that goes on is as if no other had ended, but for rounding.
     last = np.stack([moment.frames[3] for moment in once]).astype(int)
     assert abs(last - whole.frames[3]).max() <= 1
 
 
-def test_a_real_play_is_over_with_the_last_first_episode():
-    world = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 4}, preprocessing={"size": (48, 64)})
-    players = [make_policy("noop", real_game(world)), make_policy("random", real_game(world))]
-    assert [moment.ended.tolist() for moment in real_play(world, players, 10, once=True)] == [[False] * 2] * 3 + [
-        [True] * 2
+def test_real_lanes_whose_first_episode_is_over_are_not_played_on(monkeypatch):
+    worlds = [
+        build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": n}, preprocessing={"size": (48, 64)})
+        for n in (2, 4)
     ]
+    games = [real_game(world) for world in worlds]
+    players = [make_policy("random", game) for game in games]
+    left = iter(games)
+    monkeypatch.setattr(playing, "real_game", lambda world: next(left))
+    play = list(real_play(worlds[0], players, 10, once=True))
+    assert [moment.ended.tolist() for moment in play] == [[False, False], [True, False], [True, False], [True, True]]
+    assert all(moment.rewards[0] == 0 for moment in play[2:])
+    assert all(np.array_equal(moment.frames[0], play[1].frames[0]) for moment in play[2:])
+
+
+@pytest.mark.parametrize("play", [dream_play, real_play])
+def test_players_may_keep_the_frames_they_were_shown(play):
+    world = build_tiny_world(env_id="paying_game:Paying-v0", env_kwargs={"length": 3}, preprocessing={"size": (48, 64)})
+    shown, copies = [], []
+
+    def act(frame, info):
+        shown.append(frame)
+        copies.append(frame.copy())
+        return world.action_space.sample()
+
+    player = make_policy("random", real_game(world))
+    player.act = act
+    list(play(world, [player], 8, *((1,) if play is dream_play else ())))
+    assert any(not np.array_equal(one, other) for one, other in itertools.pairwise(copies))
+    assert all(map(np.array_equal, shown, copies))
 
 
 def test_dreams_have_the_time_limit_of_the_game():

@@ -22,9 +22,9 @@ class Moment:
     Attributes:
         frames: ``(N, H, W, 3)`` uint8, after the step.
         rewards: ``(N,)``.
-        ended: ``(N,)`` bool; the next frame of that lane is of a new episode, if there is one.
-        latents: ``(N, h, w, c)``, the world's own code of dreamed frames, of lanes that are still played; None in
-            reality.
+        ended: ``(N,)`` bool; the next frame of that lane is of a new episode, if it is played on.
+        latents: ``(N, h, w, c)``, the world's own code of dreamed frames, fewer where fewer lanes are still played;
+            None in reality.
     """
 
     frames: np.ndarray
@@ -75,7 +75,7 @@ def dream_play(
         shuffled: A control: each step, what the players chose is shuffled among the lanes. Among many lanes hardly
             anything that a policy does shows in its own.
         once: Whether the play of a lane is over with its first episode. It shows the last frame from then on, ended
-            and without a reward, and costs nothing.
+            and without a reward, and costs nothing; for readers that look at first episodes only.
         progress: Called after each step.
 
     Yields:
@@ -95,6 +95,7 @@ def dream_play(
         if shuffled:
             actions = rng.permutation(actions)
         state, said = world.step(state, world.actions.decode(actions), steps=sampling_steps)
+        current = current.copy()  # players may keep the frames that they were shown
         current[playing] = world.decode(said.latent).cpu().numpy()
         rewards = np.zeros(lanes, np.float32)
         rewards[playing] = said.reward.cpu().numpy()
@@ -142,7 +143,7 @@ def real_play(
         envs = [stack.enter_context(contextlib.closing(real_game(world))) for _ in players]
         for lane, player in enumerate(players):
             player.reset(seed + lane)
-        current = np.stack([env.reset(seed=seed + lane)[0] for lane, env in enumerate(envs)])
+        current = [env.reset(seed=seed + lane)[0] for lane, env in enumerate(envs)]
         ended = np.zeros(len(players), np.bool_)
         for _ in range(steps):
             rewards = np.zeros(len(players))
@@ -154,7 +155,7 @@ def real_play(
                     player.reset()
                 current[lane], rewards[lane], terminated, truncated, _ = env.step(player.act(current[lane], {}))
                 ended[lane] = terminated or truncated
-            yield Moment(current.copy(), rewards, ended.copy())
+            yield Moment(np.stack(current), rewards, ended.copy())
             if progress is not None:
                 progress()
             if once and ended.all():
