@@ -61,6 +61,20 @@ def test_turns_must_be_alone_and_seen_all_the_while():
     assert find_turns(BALL, {"other": x}).tolist() == []
 
 
+def test_a_turn_in_mid_step_takes_two_and_has_no_last_frame_before():
+    beyond = [*range(0, 44, 4), *range(38, -2, -4)]  # from 40 to 41 and back to 38
+    assert find_turns(BALL, labels_of(beyond)).tolist() == []
+    on_time = [*range(0, 44, 4), *range(36, -4, -4)]
+    assert find_turns(BALL, labels_of(on_time)).tolist() == [10]
+
+
+def test_in_two_dimensions_a_thing_may_glance_off():
+    t = np.arange(40)
+    labels = {"there": np.ones(40), "x": 3.0 * t, "y": 2.0 * abs(t - 20)}
+    plain = Thing("ball", "there", ("x", "y"), 1.0)
+    assert find_turns(plain, labels).tolist() == [20]
+
+
 class Straight:
     """A world in which the ball flies on as it did, or turns back where the wall is."""
 

@@ -24,11 +24,11 @@ AFTER = 6
 
 
 def find_turns(thing: Thing, labels: dict[str, np.ndarray]) -> np.ndarray:
-    """Frames after which a thing turns by what is hard to foresee, being there all the while.
+    """Frames after which a thing turns at once by what is hard to foresee, being there all the while.
 
-    Of both ways of turning those count that training shows more often (:attr:`Thing.turn_shares`); where one turn
-    is followed by another neither is one, and where the thing passes instead (which :func:`turns` marks as well) there
-    is none.
+    Of both ways of turning those count that training shows more often (:attr:`Thing.turn_shares`). Left out are turns
+    with another one around, and those that take two steps, as when something is met in the middle of a step: there is
+    no last frame before these. (Of Pong's bounces these are a third.)
 
     Args:
         thing: What to look at.
@@ -48,7 +48,8 @@ def find_turns(thing: Thing, labels: dict[str, np.ndarray]) -> np.ndarray:
         if around.start < 0 or around.stop > len(there) or not there[around].all() or (marked[around] > 0).sum() > 1:
             continue
         before, after = np.diff(position[frame - 1 : frame + 2], axis=0)
-        if (before * after).sum() < 0:
+        # Along one coordinate alone, passing is marked as well.
+        if len(before) > 1 or before * after < 0:
             found.append(frame)
     return np.array(found, np.int64)
 
@@ -73,7 +74,7 @@ def after_turns(
         steps: Sampling steps K.
         context: Real frames before a dream; by default as many as the dynamics can use.
         seed: Draws the turns, where there are more.
-        progress: Called after each batch.
+        progress: Called after each batch of 32.
 
     Returns:
         By lead (:data:`LEADS`, as "4 before", ... "1 after") ``(turns,)`` bool: whether the thing is within its

@@ -1,4 +1,4 @@
-"""``neuralsim compare``: two worlds on the same clips, with the same seeds."""
+"""``neuralsim compare``: two worlds on the same clips and turns, with the same seeds."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ class CompareConfig:
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Measures both worlds and prints a table.
 
+    Returns:
+        See :func:`differences`, and for the first thing ``"<thing> after <n> turns"``, where there are two or more, by
+        when real frames end (see :func:`~neuralsim.evaluation.after_turns.after_turns`).
+
     Raises:
         ValueError: If the worlds are of different games, or the recordings do not fit them.
     """
@@ -59,9 +63,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise ValueError(f"horizons are {config.horizons}; they must be positive and rise")
     if config.clips < 2:
         raise ValueError(f"clips is {config.clips}; it must be at least 2")
+    if config.turns < 0:
+        raise ValueError(f"turns is {config.turns}; it must be at least 0")
     store = EpisodeStore.open(config.data)
     context = max(world.dynamics.context_length for world in worlds)
-    steps = (config.sampling_steps, config.second_sampling_steps or config.sampling_steps)
+    second = config.second_sampling_steps
+    steps = (config.sampling_steps, config.sampling_steps if second is None else second)
     for world, k in zip(worlds, steps, strict=True):
         check_held_out(world, store, context + config.horizons[-1])
         world.check_steps(k)
@@ -89,12 +96,15 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 after_turns(world, store, probes, config.turns, k, context, progress=lambda: progress.advance(task))
                 for world, k in zip(worlds, steps, strict=True)
             ]
+            progress.update(task, completed=2 * batches(config.turns))  # there may be fewer turns
     result = differences(*measured)
-    if probes is not None and turned and any(len(hits) for hits in turned[0].values()):
-        result[f"{probes.things[0].name} after turns"] = {
-            moment: _difference(*(hits[moment].astype(float) for hits in turned)) for moment in turned[0]
-        }
-    _print(result, config)
+    if probes is not None and turned:
+        count = len(next(iter(turned[0].values())))
+        if count > 1:  # one alone says nothing of the next
+            result[f"{probes.things[0].name} after {count} turns"] = {
+                moment: _difference(*(hits[moment].astype(float) for hits in turned)) for moment in turned[0]
+            }
+    _print(result, config, steps)
     return result
 
 
@@ -121,12 +131,11 @@ def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     return {"first": mean(a)["value"], "second": mean(b)["value"], "difference": mean(b - a)}
 
 
-def _print(table: dict[str, Any], config: CompareConfig) -> None:
+def _print(table: dict[str, Any], config: CompareConfig, steps: tuple[int, int]) -> None:
     console = Console(soft_wrap=True)
-    first, second = config.sampling_steps, config.second_sampling_steps or config.sampling_steps
-    console.print(f"first: {config.first}, K = {first}\nsecond: {config.second}, K = {second}")
+    console.print(f"first: {config.first}, K = {steps[0]}\nsecond: {config.second}, K = {steps[1]}")
     page = Table(title=f"{config.clips} clips; second less first with 95 % interval")
-    for heading in ("", "steps", "first", "second", "difference"):
+    for heading in ("", "when", "first", "second", "difference"):
         page.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     for name, rows in table.items():
         for horizon, row in rows.items():
