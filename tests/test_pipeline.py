@@ -94,13 +94,16 @@ def test_an_interrupted_evaluation_goes_on(home, tmp_path, monkeypatch):
 
 
 def test_other_agents_to_rank_leave_all_else_as_it_is(home, tmp_path):
-    plan = Plan.of(EvaluateConfig(str(home / "world"), home / "held", tmp_path, parts=("ranking",), horizon=20))
+    config = EvaluateConfig(str(home / "world"), home / "held", tmp_path, parts=("ranking",), horizon=20)
+    plan, more_lanes = Plan.of(config), Plan.of(dataclasses.replace(config, ranking_lanes=5))
     agent = tmp_path / "agent.safetensors"
     agent.write_bytes(b"of age 1")
-    other = dataclasses.replace(plan, policies=(*plan.policies, f"agent={agent}"))
-    assert other.fingerprint("games") == plan.fingerprint("games")
-    assert other.fingerprint("ranking") != plan.fingerprint("ranking")
-    assert other.fingerprint() != plan.fingerprint()
+    more_agents = dataclasses.replace(plan, policies=(*plan.policies, f"agent={agent}"))
+    for other in (more_lanes, more_agents):
+        assert other.fingerprint("games") == plan.fingerprint("games")
+        assert other.fingerprint("ranking") != plan.fingerprint("ranking")
+    longer = Plan.of(dataclasses.replace(config, horizon=21))
+    assert longer.fingerprint("games") != plan.fingerprint("games")
 
 
 def test_parts_measured_side_by_side_say_the_same(home, tmp_path, capsys):

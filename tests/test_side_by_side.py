@@ -26,8 +26,8 @@ class FakePlan:
     def of(cls, config):
         return cls(config)
 
-    def fingerprint(self):
-        return "plan" if self.config.told == "same" or multiprocessing.parent_process() is None else "another plan"
+    def fingerprint(self, part):
+        return part if self.config.told == "same" or multiprocessing.parent_process() is None else "another plan"
 
 
 def count(plan, tick):

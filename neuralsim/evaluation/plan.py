@@ -38,6 +38,8 @@ LONG = (2_000, 10_000)
 
 NOT_MEASURED_BY = ("out", "save", "parts", "workers")
 """Options that change no figure of a part, but for its rounding."""
+OF_RANKING = ("policies", "agents", "ranking_lanes", "ranking_steps")
+"""Options that change the order of policies alone."""
 Part = Literal[
     "open-loop",
     "events",
@@ -297,14 +299,15 @@ class Plan:
         }
         return {part: count for part, count in steps.items() if part in self.parts}
 
-    def fingerprint(self, part: str | None = None) -> str:
-        """Short name of what is measured and how: equal for calls that would measure the same.
-
-        Args:
-            part: By this part of the measurement; by default, by all of it.
-        """
-        config = {name: str(value) for name, value in vars(self.config).items() if name not in NOT_MEASURED_BY}
-        players = (self.player, *(self.policies if part in ("ranking", None) else ()))
+    def fingerprint(self, part: str) -> str:
+        """Short name of what a part measures and how: equal for calls in which it would measure the same."""
+        ranks = part == "ranking"
+        players = (self.player, *(self.policies if ranks else ()))
+        config = {
+            name: str(value)
+            for name, value in vars(self.config).items()
+            if name not in NOT_MEASURED_BY and (ranks or name not in OF_RANKING)
+        }
         agents = [
             hashlib.sha256(find_agent(path).read_bytes()).hexdigest()
             for name, _, path in (player.partition("=") for player in players)

@@ -99,7 +99,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     done: dict[str, dict[str, Any]] = {}
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
-        done = {part: what for part, what in before.items() if what["of"] == plan.fingerprint(part)}
+        done = {part: before[part] for part in measures if before.get(part, {}).get("of") == plan.fingerprint(part)}
     if again := [part for part in measures if part in done]:
         print(f"going on after an interruption; measured already: {', '.join(again)}")
     columns = (

@@ -37,16 +37,18 @@ def side_by_side(
 
     Raises:
         ChildProcessError: If a process died.
-        ValueError: If world or recordings have changed since the evaluation began.
+        ValueError: If world, recordings or agents have changed since the evaluation began.
         Exception: Whatever a part raised.
     """
     count = min(plan.config.workers, len(measures))
     ticks = SPAWN.SimpleQueue()  # written at once: what a part has done is told before its figures
     threads = max(1, torch.get_num_threads() // count)
-    shared = (plan.of, plan.config, plan.fingerprint(), threads, ticks)
-    with Workers(count, "measuring", "finished parts", _share, *shared) as workers:
+    with Workers(count, "measuring", "finished parts", _share, plan.of, plan.config, threads, ticks) as workers:
         try:
-            running = {workers.submit(_measure, part, measure): part for part, measure in measures.items()}
+            running = {
+                workers.submit(_measure, part, measure, plan.fingerprint(part)): part
+                for part, measure in measures.items()
+            }
             while running:
                 done, _ = wait(running, LOOK, FIRST_COMPLETED)
                 while not ticks.empty():
@@ -58,22 +60,22 @@ def side_by_side(
             workers.terminate()
 
 
-_shared: tuple[Callable[[EvaluateConfig], Plan], EvaluateConfig, str, Any] | None = None  # of a worker process
+_shared: tuple[Callable[[EvaluateConfig], Plan], EvaluateConfig, Any] | None = None  # of a worker process
 
 
-def _share(
-    make_plan: Callable[[EvaluateConfig], Plan], config: EvaluateConfig, fingerprint: str, threads: int, ticks: Any
-) -> None:
+def _share(make_plan: Callable[[EvaluateConfig], Plan], config: EvaluateConfig, threads: int, ticks: Any) -> None:
     global _shared
-    _shared = (make_plan, config, fingerprint, ticks)
+    _shared = (make_plan, config, ticks)
     torch.set_num_threads(threads)
 
 
-def _measure(part: str, measure: Measure) -> dict[str, Any]:
+def _measure(part: str, measure: Measure, fingerprint: str) -> dict[str, Any]:
     assert _shared is not None
-    make_plan, config, fingerprint, ticks = _shared
+    make_plan, config, ticks = _shared
     ticks.put((part, 0))
     plan = make_plan(config)
-    if plan.fingerprint() != fingerprint:
-        raise ValueError(f"{config.world} or {config.data} has changed since the evaluation began: begin again")
+    if plan.fingerprint(part) != fingerprint:
+        raise ValueError(
+            f"{config.world}, {config.data} or an agent has changed since the evaluation began: begin again"
+        )
     return measure(plan, lambda: ticks.put((part, 1)))
