@@ -300,6 +300,7 @@ def test_passing_the_place_of_turns_counts_like_one():
     assert found[5] == 3  # at the top, towards lower coordinates
     assert found[10] == 1
     assert found[45] == 3  # missed: as often as what was met
+    assert turns(thing, labels, passing=False).nonzero()[0].tolist() == [5, 10, 15, 20, 25, 30, 35, 40]
     assert turns(DOT.things[0], labels)[45] == 0  # in two dimensions nobody knows what would have turned it
 
 

@@ -37,19 +37,14 @@ def find_turns(thing: Thing, labels: dict[str, np.ndarray]) -> np.ndarray:
     Returns:
         Indices of the last frames before turns, rising.
     """
-    marked = turns(thing, labels)
-    if not marked.any():
-        return np.zeros(0, np.int64)
-    there = np.asarray(labels[thing.present]) > 0.5
-    position = np.stack([np.asarray(labels[key], float) for key in thing.turns_along or thing.position], axis=1)
+    marked = turns(thing, labels, passing=False)
     found = []
     for frame in np.flatnonzero(marked == max(thing.turn_shares)):
         around = slice(frame - max(LEADS), frame + AFTER + 1)
-        if around.start < 0 or around.stop > len(there) or not there[around].all() or (marked[around] > 0).sum() > 1:
+        if around.start < 0 or around.stop > len(marked) + 1:
             continue
-        before, after = np.diff(position[frame - 1 : frame + 2], axis=0)
-        # Along one coordinate alone, passing is marked as well.
-        if len(before) > 1 or before * after < 0:
+        there = np.asarray(labels[thing.present][around]) > 0.5
+        if there.all() and (marked[around] > 0).sum() == 1:
             found.append(frame)
     return np.array(found, np.int64)
 

@@ -69,7 +69,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     context = max(world.dynamics.context_length for world in worlds)
     second = config.second_sampling_steps
     steps = (config.sampling_steps, config.sampling_steps if second is None else second)
-    for world, k in zip(worlds, steps, strict=True):
+    sides = list(zip(worlds, steps, strict=True))
+    for world, k in sides:
         check_held_out(world, store, context + config.horizons[-1])
         world.check_steps(k)
     probes = find_probes(worlds[0].config.probes)
@@ -87,14 +88,14 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 baselines=False,
                 progress=lambda: progress.advance(task),
             )
-            for world, k in zip(worlds, steps, strict=True)
+            for world, k in sides
         ]
         turned: list[dict[str, np.ndarray]] = []
         if probes is not None and config.turns:
             task = progress.add_task("turns", total=2 * batches(config.turns))
             turned = [
                 after_turns(world, store, probes, config.turns, k, context, progress=lambda: progress.advance(task))
-                for world, k in zip(worlds, steps, strict=True)
+                for world, k in sides
             ]
             progress.update(task, completed=2 * batches(config.turns))  # there may be fewer turns
     result = differences(*measured)

@@ -149,7 +149,7 @@ NEAR_TURN = 3
 """Steps before and after a turn in which passing the line is part of it."""
 
 
-def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np.ndarray:
+def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5, passing: bool = True) -> np.ndarray:
     """Where a thing changes its course, or might have.
 
     Clips that are chosen by what happens in them teach a model that it always happens: shown the balls that a paddle
@@ -160,6 +160,7 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
         thing: What to look at.
         labels: Ground truth ``(T + 1,)`` by the keys of the thing's probe.
         least: Change of velocity from which on it is a turn, in pixels per step.
+        passing: Whether to mark where it passes as well; without, only where it turns.
 
     Returns:
         ``(T,)`` int64: how often to show a step with which it leaves its course, or could have (``turn_shares``); 0
@@ -174,7 +175,7 @@ def turns(thing: Thing, labels: dict[str, np.ndarray], least: float = 1.5) -> np
     change = np.nan_to_num(np.diff(position, n=2, axis=0))
     turning = (np.linalg.norm(change, axis=1) > least) & there[:-2] & there[1:-1] & there[2:]
     turned[1:] = np.where(turning, np.where(change.sum(1) < 0, *thing.turn_shares), 0)
-    if position.shape[1] == 1:
+    if passing and position.shape[1] == 1:
         for way, times in zip((1, -1), thing.turn_shares, strict=True):  # upwards, where turns lead down; and downwards
             _mark_passing(turned, way * position[:, 0], np.r_[False, turning & (way * change[:, 0] < 0)], there, times)
     return turned
